@@ -1,0 +1,37 @@
+// Every measure has one name and one sentence, shown on hover and on focus.
+
+import type { ComponentChildren } from "preact";
+import { useId } from "preact/hooks";
+
+const DEFINITIONS = {
+  density: "The share of scanned tokens on which this feature is active (above zero).",
+  max: "The largest activation of this feature on the scanned tokens.",
+  mean: "The mean activation over the tokens on which this feature is active.",
+  "tokens scanned": "How many tokens the index has read; every count and share refers to them.",
+  L0: "The mean number of features active on a token.",
+  "explained variance": "1 \u2212 \u03a3\u2016x \u2212 x\u0302\u2016\u00b2 / \u03a3\u2016x \u2212 mean\u2016\u00b2 over the whole set: 1 is a perfect reconstruction.",
+  "CE loss recovered": "Where the model's loss with the reconstruction lies between zero ablation (0) and the clean model (1).",
+  "dead features": "The share of features that were silent for the whole window given beside the number.",
+  loss: "The training loss: the squared error of the reconstruction plus the auxiliary terms.",
+  activation: "How strongly the feature fires on this token, in units of the activation's own length.",
+  "decoder norm": "The length of the feature's decoder row: how far one unit of activation moves the model.",
+  "encoder/decoder cosine": "How alike the direction that detects the feature is to the direction it writes.",
+  "effect on logits": "What one unit of the feature adds to each next-token logit, through the unembedding alone.",
+  KL: "KL(default \u2016 steered) of the next-token distributions, in nats: 0 means nothing changed.",
+  "random direction": "A control: the same length of change along a random direction instead of the feature's own.",
+} as const;
+
+export type TermName = keyof typeof DEFINITIONS;
+
+/** A measure's name with its definition. `children` replaces the printed name, never the meaning. */
+export function Term({ name, children }: { name: TermName; children?: ComponentChildren }) {
+  const id = useId();
+  return (
+    <span class="sw-term" tabIndex={0} aria-describedby={id}>
+      {children ?? name}
+      <span class="sw-tip" role="tooltip" id={id}>
+        {DEFINITIONS[name]}
+      </span>
+    </span>
+  );
+}

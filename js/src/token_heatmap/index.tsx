@@ -1,0 +1,167 @@
+import { useMemo, useState } from "preact/hooks";
+import { activationShade } from "../shared/colour";
+import { percent, three } from "../shared/format";
+import { usePlace, useLive, useRequest, useTrait, widget } from "../shared/host";
+import { CopyCode, Scale, Status } from "../shared/parts";
+import { inQuotes, TokenStrip } from "../shared/tokens";
+import { FeatureList } from "./FeatureList";
+import { HoverCard } from "./HoverCard";
+import css from "./look.css";
+import { type Reading, read } from "./reading";
+
+function TokenHeatmap() {
+  const { theme } = usePlace();
+  const live = useLive();
+  const [prompt, setPrompt] = useTrait<string>("prompt");
+  const [feature, setFeature] = useTrait<number | null>("feature");
+  const [features, setFeatures] = useTrait<number[]>("features");
+  const [token, setToken] = useTrait<number | null>("token");
+  const [showSpaces, setShowSpaces] = useState(false);
+  const [hovered, setHovered] = useState<{ index: number; at: DOMRect } | null>(null);
+  const asked = useRequest<Reading["result"]>("tokens", { prompt });
+  const reading = useMemo(() => asked.answer && read(asked.answer), [asked.answer]);
+
+  const line = (coloured: number | null) => {
+    if (!reading) return null;
+    const max = reading.scale(coloured);
+    const value = (index: number) => reading.value(index, coloured);
+    return (
+      <TokenStrip
+        tokens={reading.tokens}
+        shade={(index) => activationShade(value(index), max, theme)}
+        describe={(index) => `${inQuotes(reading.tokens[index]!)}, activation ${three(value(index))}`}
+        selected={token !== null && token < reading.n ? token : null}
+        showSpaces={showSpaces}
+        label={coloured === null ? "Prompt, coloured by the strongest feature of each token" : `Prompt, coloured by feature ${coloured}`}
+        onSelect={(index) => setToken(index === token ? null : index)}
+        onHover={(index, at) => setHovered(index !== null && at ? { index, at } : null)}
+      />
+    );
+  };
+  const near = hovered?.index ?? token;
+
+  return (
+    <div class={asked.waiting ? "sw-waiting" : ""}>
+      <Head {...{ prompt, setPrompt, live, showSpaces, setShowSpaces }} />
+      <Status asked={asked} off="Without a kernel: this prompt can be explored, a new one needs Python." />
+      {reading && (
+        <>
+          <div class="sw-row sw-label">
+            <ColouredBy {...{ feature, setFeature, reading }} />
+            <span class="sw-spacer" />
+            <Scale max={reading.scale(feature)} of={reading.scaleOf(feature)} />
+          </div>
+          <div class="sw-strip">{line(feature)}</div>
+          {features.map((pinned) => (
+            <div class="sw-section" key={pinned}>
+              <div class="sw-row sw-label">
+                <button class="sw-button" type="button" aria-pressed={pinned === feature} onClick={() => setFeature(pinned)}>
+                  #{pinned}
+                </button>
+                <span class="sw-mono">{reading.label(pinned)?.top_tokens}</span>
+                <span class="sw-spacer" />
+                <Scale max={reading.scale(pinned)} of={reading.scaleOf(pinned)} />
+                <button
+                  class="sw-button"
+                  type="button"
+                  aria-label={`Remove the line of feature ${pinned}`}
+                  onClick={() => setFeatures(features.filter((other) => other !== pinned))}
+                >
+                  {"\u2715"}
+                </button>
+              </div>
+              {line(pinned)}
+            </div>
+          ))}
+          <FeatureList
+            reading={reading}
+            token={near !== null && near < reading.n ? near : null}
+            feature={feature}
+            pinned={features}
+            onFeature={setFeature}
+            onPin={(pinned) => setFeatures([...features, pinned])}
+          />
+          {hovered && hovered.index < reading.n && (
+            <HoverCard reading={reading} index={hovered.index} at={hovered.at} feature={feature} />
+          )}
+          <div class="sw-row sw-label sw-foot">
+            <span class="sw-muted">
+              {reading.n} tokens{reading.meanProbability ? `, geometric mean probability ${percent(reading.meanProbability)}` : ""}
+            </span>
+            <span class="sw-spacer" />
+            <CopyCode code={code(prompt, feature, features)} />
+          </div>
+        </>
+      )}
+    </div>
+  );
+}
+
+interface HeadProps {
+  prompt: string;
+  setPrompt: (prompt: string) => void;
+  live: boolean;
+  showSpaces: boolean;
+  setShowSpaces: (show: boolean) => void;
+}
+
+function Head({ prompt, setPrompt, live, showSpaces, setShowSpaces }: HeadProps) {
+  return (
+    <form
+      class="sw-row"
+      onSubmit={(event) => {
+        event.preventDefault();
+        setPrompt((event.currentTarget.elements.namedItem("prompt") as HTMLTextAreaElement).value);
+      }}
+    >
+      <label class="sw-label sw-muted sw-grow sw-prompt">
+        <span>prompt</span>
+        <textarea
+          class="sw-input"
+          name="prompt"
+          rows={Math.min(4, Math.max(1, Math.ceil(prompt.length / 90)))}
+          defaultValue={prompt}
+          key={prompt}
+          disabled={!live}
+          spellcheck={false}
+          onKeyDown={(event) => {
+            event.stopPropagation();
+            if (event.key !== "Enter" || event.shiftKey) return;
+            event.preventDefault();
+            event.currentTarget.form?.requestSubmit();
+          }}
+        />
+      </label>
+      <button class="sw-button" type="submit" disabled={!live} title={live ? "Enter does the same" : "Needs Python"}>
+        show {"\u23ce"}
+      </button>
+      <button class="sw-button" type="button" aria-pressed={showSpaces} onClick={() => setShowSpaces(!showSpaces)}>
+        spaces
+      </button>
+    </form>
+  );
+}
+
+function ColouredBy(props: { feature: number | null; setFeature: (feature: number | null) => void; reading: Reading }) {
+  const { feature, setFeature, reading } = props;
+  if (feature === null) return <span class="sw-muted">coloured by each token&rsquo;s strongest feature; click a token to see them</span>;
+  return (
+    <>
+      <span class="sw-title">#{feature}</span>
+      <span class="sw-mono">{reading.label(feature)?.top_tokens}</span>
+      {reading.isSilent(feature) && <span class="sw-muted">silent on this prompt</span>}
+      <button class="sw-button" type="button" onClick={() => setFeature(null)}>
+        all features
+      </button>
+    </>
+  );
+}
+
+function code(prompt: string, feature: number | null, features: number[]): string {
+  const options = [`prompt=${JSON.stringify(prompt)}`];
+  if (feature !== null) options.push(`feature=${feature}`);
+  if (features.length > 0) options.push(`features=${JSON.stringify(features)}`);
+  return `sw.TokenHeatmap(sae, model, ${options.join(", ")})`;
+}
+
+export default widget(TokenHeatmap, css);

@@ -1,0 +1,30 @@
+"""Long work says how far it is; whoever listens decides what to show.
+
+This module knows no screen. `widgets.progress` listens under IPython and shows a bar; scripts and tests hear nothing
+unless they pass their own `on_progress`. Nothing is ever written to a stream: notebooks are compared word for word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+Report = Callable[[str, float], None]
+"""Called with a phase ("reading the text") and the share done, 0 to 1. A share of 1 ends the phase's bar."""
+
+_listener: str | None = None
+
+
+def listen(listener: str) -> None:
+    """Name ("module:function") who is asked for a `Report` when long work begins. Imported only then."""
+    global _listener
+    _listener = listener
+
+
+def reporter(title: str) -> Report:
+    """The report function for one piece of long work called `title`; does nothing when nobody listens."""
+    if _listener is None:
+        return lambda phase, fraction: None
+    module, _, name = _listener.partition(":")
+    report: Report = getattr(import_module(module), name)(title)
+    return report

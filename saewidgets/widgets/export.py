@@ -1,0 +1,68 @@
+"""Pages without a kernel: one HTML file, nothing fetched, the widgets still answer.
+
+A page carries each bundle once and the snapshots as JSON inside inert <script> elements; `js/src/export_host` mounts
+them. No `<` survives in that JSON, so no token, label or bundle can end its element.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from saewidgets.widgets._base import as_json, bundle
+
+Snapshot = dict[str, Any]
+
+STYLE = """
+body { margin: 0 auto; max-width: 1000px; padding: 16px; font: 14px/1.5 system-ui, sans-serif; }
+body { color: #1c2024; background: #fff; }
+@media (prefers-color-scheme: dark) { body { color: #e6e8ea; background: #111418; } }
+.sw-embed { margin: 16px 0; } .sw-embed pre { white-space: pre-wrap; }
+"""
+
+
+def page(snapshots: Sequence[Snapshot], title: str) -> str:
+    """A whole HTML page of widgets, one under the other.
+
+    Args:
+        snapshots: What `SAEWidget.snapshot()` returned.
+        title: The page's title.
+    """
+    places = "\n".join(place(str(number), snapshot) for number, snapshot in enumerate(snapshots))
+    carried = scripts({str(number): snapshot for number, snapshot in enumerate(snapshots)})
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
+        f"<body>\n{places}\n{carried}\n</body>\n</html>\n"
+    )
+
+
+def place(key: str, snapshot: Snapshot) -> str:
+    """Where one widget is mounted; until then, and without JavaScript, its line of text stands there."""
+    return f'<div class="sw-embed" data-sw-snapshot="{escape(key)}"><pre>{escape(snapshot["text"])}</pre></div>'
+
+
+def scripts(snapshots: dict[str, Snapshot]) -> str:
+    """The elements that carry bundles and snapshots and start them. Empty without a snapshot."""
+    if not snapshots:
+        return ""
+    bundles = {name: bundle(name) for name in sorted({snapshot["bundle"] for snapshot in snapshots.values()})}
+    carried = {
+        key: {
+            "bundle": snapshot["bundle"],
+            "state": snapshot["state"],
+            "answers": [
+                {**answer, "buffers": [base64.b64encode(data).decode("ascii") for data in answer["buffers"]]}
+                for answer in snapshot["answers"]
+            ],
+        }
+        for key, snapshot in snapshots.items()
+    }
+    host = bundle("export_host").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return (
+        f'<script type="application/json" id="sw-bundles">{as_json(bundles)}</script>\n'
+        f'<script type="application/json" id="sw-snapshots">{as_json(carried)}</script>\n'
+        f'<script type="module">{host}</script>'
+    )
