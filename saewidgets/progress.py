@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 Report = Callable[[str, float], None]
-"""Called with a phase ("reading the text") and the share done, 0 to 1. A share of 1 ends the phase's bar."""
+"""Called with a phase ("reading the text") and the share of it done, 0 to 1. The phase "done" ends the bar."""
 
 _listener: str | None = None
 

@@ -1,0 +1,109 @@
+"""Train sparse autoencoders on a language model inside a notebook, look at what they learned, and steer with it.
+
+Every name below is imported when it is first asked for: `import saewidgets` costs nothing and loads neither torch nor
+TransformerLens.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saewidgets.activations import ActivationStream
+    from saewidgets.evaluation import Evaluation, evaluate, random_decoder
+    from saewidgets.features import FeatureIndex
+    from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
+    from saewidgets.models import load_model, load_texts
+    from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
+    from saewidgets.training import TrainConfig, TrainingRun, train
+    from saewidgets.widgets import (
+        FeatureBrowser,
+        FeatureDashboard,
+        SteeringPanel,
+        TokenHeatmap,
+        TrainingMonitor,
+    )
+
+__version__ = "0.1.0"
+
+_ROOM_OF = {
+    "SAE": "sae",
+    "SAEConfig": "sae",
+    "SAEMetadata": "sae",
+    "load_sae": "sae",
+    "save_sae": "sae",
+    "load_model": "models",
+    "load_texts": "models",
+    "ActivationStream": "activations",
+    "Ablate": "interventions",
+    "Add": "interventions",
+    "Clamp": "interventions",
+    "Scale": "interventions",
+    "steering": "interventions",
+    "TrainConfig": "training",
+    "TrainingRun": "training",
+    "train": "training",
+    "FeatureIndex": "features",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "random_decoder": "evaluation",
+    "FeatureBrowser": "widgets",
+    "FeatureDashboard": "widgets",
+    "SteeringPanel": "widgets",
+    "TokenHeatmap": "widgets",
+    "TrainingMonitor": "widgets",
+}
+
+__all__ = [
+    "SAE",
+    "Ablate",
+    "ActivationStream",
+    "Add",
+    "Clamp",
+    "Evaluation",
+    "FeatureBrowser",
+    "FeatureDashboard",
+    "FeatureIndex",
+    "SAEConfig",
+    "SAEMetadata",
+    "Scale",
+    "SteeringPanel",
+    "TokenHeatmap",
+    "TrainConfig",
+    "TrainingMonitor",
+    "TrainingRun",
+    "evaluate",
+    "load_model",
+    "load_sae",
+    "load_texts",
+    "random_decoder",
+    "save_sae",
+    "steering",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"saewidgets has no {name!r}. It has: {', '.join(__all__)}.")
+    value = getattr(import_module(f"saewidgets.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOM_OF])
+
+
+def _under_ipython() -> None:
+    """Tell a running IPython how to show a run, an index and an SAE. By name: nothing is loaded until one is shown."""
+    import sys
+
+    if "IPython" in sys.modules:
+        from saewidgets._ipython import register
+
+        register()
+
+
+_under_ipython()
