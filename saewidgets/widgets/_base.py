@@ -170,7 +170,7 @@ class SAEWidget(anywidget.AnyWidget):
             result, buffers = given
             answers.append({"method": method, "params": params, "result": result, "buffers": buffers})
         names = [name for name in self.options() if name != "layout"]
-        state = {name: value for name, value in self.get_state(names).items()}
+        state = dict(self.get_state(names))
         return {
             "bundle": self.bundle_name,
             "state": {**state, "_live": False},
