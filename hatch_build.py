@@ -10,13 +10,13 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE_MISSING = (
-    "saewidgets: the JavaScript of the widgets is not built (saewidgets/widgets/static) and Node.js was not found: "
-    "install Node.js 20 or newer with npm and try again, or install saewidgets from a wheel, which holds it."
+    "saewidgets: the JavaScript of the widgets is not built (saewidgets/widgets/static) and Node.js was not "
+    "found: install Node.js 20 or newer with npm and try again, or install saewidgets from a wheel, which holds it."
 )
 
 
 class JavaScriptBuildHook(BuildHookInterface):
-    """Builds js/ into saewidgets/widgets/static before hatchling collects the files of a wheel or an sdist."""
+    """Builds js/ into saewidgets/widgets/static before hatchling collects the files of a wheel or sdist."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
@@ -24,7 +24,7 @@ class JavaScriptBuildHook(BuildHookInterface):
             return
         npm = shutil.which("npm")
         if npm is None or shutil.which("node") is None:
-            # An editable install still serves everything but the widgets, which say themselves what they miss.
+            # An editable install still serves everything but the widgets, which say what they miss.
             if self.target_name == "wheel" and version == "editable":
                 self.app.display_warning(NODE_MISSING)
                 return
