@@ -21,7 +21,7 @@ def register() -> None:
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
-    if shell is None:
+    if shell is None or shell.display_formatter is None:
         return
     formatter = shell.display_formatter.mimebundle_formatter
     for (module, name), function in SHOWN_BY.items():

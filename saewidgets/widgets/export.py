@@ -69,7 +69,8 @@ def plotly_script() -> str:
     from plotly.offline import get_plotlyjs
 
     draw = (
-        'for (const el of document.querySelectorAll(".sw-plotly")) { const { data, layout } = JSON.parse(el.textContent); '
+        'for (const el of document.querySelectorAll(".sw-plotly")) { '
+        "const { data, layout } = JSON.parse(el.textContent); "
         "Plotly.newPlot(el.dataset.into, data, layout, { responsive: true, displaylogo: false }); }"
     )
     return f"<script>{in_script(get_plotlyjs())}</script><script>{draw}</script>"

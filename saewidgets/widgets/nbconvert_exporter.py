@@ -1,4 +1,4 @@
-"""`jupyter nbconvert --to saewidgets-html notebook.ipynb`: execute, take the widgets' snapshots, write one offline page.
+"""`jupyter nbconvert --to saewidgets-html notebook.ipynb`: execute, take snapshots, write one offline page.
 
 Stock exports lose widgets (their state is not in the notebook, their scripts come from CDNs). This one runs a last cell
 of its own while the kernel still lives, which hands over the snapshot of every widget the notebook shows.

@@ -9,7 +9,8 @@ const GROUND: Record<Theme, Rgb> = { light: [255, 255, 255], dark: [17, 20, 24] 
 const ACTIVE: Record<Theme, Rgb> = { light: [217, 115, 13], dark: [232, 138, 48] };
 const POSITIVE: Record<Theme, Rgb> = { light: [194, 87, 26], dark: [235, 140, 84] };
 const NEGATIVE: Record<Theme, Rgb> = { light: [43, 108, 176], dark: [110, 168, 226] };
-const INK: Rgb = [20, 23, 26];
+// Pure black and white: with these one of the two always reaches a contrast of 4.58, with any softer ink not.
+const INK: Rgb = [0, 0, 0];
 const PAPER: Rgb = [255, 255, 255];
 
 export type Shade = { background: string; color: string };

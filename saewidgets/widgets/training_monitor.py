@@ -1,0 +1,182 @@
+"""TrainingMonitor: how a run is doing while it trains, with its pause, go on and stop."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import traitlets
+
+from saewidgets.widgets._base import Answer, Params, SAEWidget
+
+if TYPE_CHECKING:
+    from saewidgets.training import TrainingRun
+
+COLUMNS = (
+    "step",
+    "tokens",
+    "epoch",
+    "seconds",
+    "loss",
+    "explained_variance",
+    "l0",
+    "ce_loss_recovered",
+    "dead_fraction",
+    "vectors_per_second",
+)
+"""What of a run's metrics travels to the screen, in this order."""
+
+
+class TrainingMonitorView:
+    """What a monitor shows of one run, and what may be done to it. Plain Python.
+
+    Args:
+        run: The run; it may be at any point, and others may watch it too.
+    """
+
+    requests: ClassVar[tuple[str, ...]] = ("rows", "pause", "resume", "stop")
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+
+    def rows(self, since: int = 0) -> Answer:
+        """The logged rows from number `since` on.
+
+        Returns:
+            `since`, `columns` (names), `dead_window` (tokens; None before the first row), and the buffer float32
+            [rows, columns], NaN where a measure was not taken.
+
+        Raises:
+            ValueError: `since` is negative.
+        """
+        if since < 0:
+            raise ValueError(f"Rows are counted from 0, got since={since}.")
+        metrics = self.run.metrics
+        window = int(metrics["dead_window"].iloc[-1]) if len(metrics) else None
+        values = metrics.iloc[since:].reindex(columns=list(COLUMNS)).to_numpy("<f4")
+        return {"since": since, "columns": list(COLUMNS), "dead_window": window}, [values.tobytes()]
+
+    def pause(self) -> Answer:
+        """Pause the run; it acts within a step. Returns the state asked for."""
+        self.run.pause()
+        return {"state": self.run.state}, []
+
+    def resume(self) -> Answer:
+        """Let a paused run go on."""
+        self.run.resume()
+        return {"state": self.run.state}, []
+
+    def stop(self) -> Answer:
+        """End the run where it stands; what it has learned stays in `run.sae`."""
+        self.run.stop()
+        return {"state": self.run.state}, []
+
+    def progress(self) -> dict[str, Any]:
+        """How far the run is: small enough to be sent five times a second."""
+        now = self.run.progress
+        metrics = self.run.metrics
+        return {
+            "state": now.state,
+            "step": now.step,
+            "n_steps": now.n_steps,
+            "tokens": now.tokens,
+            "n_tokens": now.n_tokens,
+            "epoch": _finite(now.epoch),
+            "n_epochs": _finite(now.n_epochs),
+            "vectors_per_second": _finite(now.vectors_per_second),
+            "seconds_left": _finite(now.seconds_left),
+            "message": str(now.message or ""),
+            "rows": len(metrics),
+            "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What is trained, and on what: does not change while the run goes on."""
+        sae = self.run.sae
+        return {
+            "architecture": sae.cfg.architecture,
+            "k": sae.cfg.k,
+            "d_in": sae.cfg.d_in,
+            "d_sae": sae.cfg.d_sae,
+            "hook_name": sae.metadata.hook_name,
+            "model_name": sae.metadata.model_name,
+        }
+
+
+class TrainingMonitor(SAEWidget):
+    """A run's curves as they grow, its progress, and buttons to pause it, let it go on and stop it.
+
+    Args:
+        run: What `sw.train` returned. Shown late, the monitor begins with all that has happened; several may watch
+            one run. Traits below follow the run and cannot be set: `run.pause()` and its sisters do that.
+
+    Raises:
+        TypeError: an unknown option, by name.
+    """
+
+    bundle_name: ClassVar[str] = "training_monitor"
+
+    state = traitlets.Unicode(read_only=True, help="running, paused, finished, stopped or failed.").tag(sync=True)
+    step = traitlets.Int(0, read_only=True, help="Training steps done.").tag(sync=True)
+    progress = traitlets.Dict(read_only=True, help="How far the run is, and how many rows it has logged.").tag(sync=True)
+    _about = traitlets.Dict(read_only=True).tag(sync=True)
+
+    _view: TrainingMonitorView
+
+    def __init__(self, run: TrainingRun, **options: Any) -> None:
+        self._unsubscribe: Callable[[], None] = lambda: None
+        super().__init__(TrainingMonitorView(run), **options)
+        self.set_trait("_about", self._view.about())
+        self._unsubscribe = _follow(run, self)
+        self._update()
+
+    @classmethod
+    def options(cls) -> list[str]:
+        return ["layout"]
+
+    def _update(self) -> None:
+        """Take over how far the run is. Called from the training thread, at most five times a second."""
+        now = self._view.progress()
+        self.set_trait("step", now["step"])
+        self.set_trait("progress", now)
+        self.set_trait("state", now["state"])
+
+    def close(self) -> None:
+        """Let go of the run, which goes on, and of the screen."""
+        self._unsubscribe()
+        super().close()
+
+    def recorded_requests(self) -> Iterable[tuple[str, Params]]:
+        yield "rows", {"since": 0}
+
+    def snapshot(self) -> dict[str, Any]:
+        self._update()
+        taken = super().snapshot()
+        taken["state"].update(self.get_state(["state", "step", "progress", "_about"]))
+        return taken
+
+    def __repr__(self) -> str:
+        about = self._view.about()
+        return f"TrainingMonitor({about['architecture']}, d_sae={about['d_sae']}, hook_name={about['hook_name']!r})"
+
+
+def _follow(run: TrainingRun, monitor: TrainingMonitor) -> Callable[[], None]:
+    """Keep a monitor up to date without keeping it alive: the run only knows a weak reference to it."""
+    watched = weakref.ref(monitor)
+
+    def hear(_run: object) -> None:
+        shown = watched()
+        if shown is None:
+            unsubscribe()
+        else:
+            shown._update()
+
+    unsubscribe: Callable[[], None] = run.subscribe(hear)
+    return unsubscribe
+
+
+def _finite(value: float | None) -> float | None:
+    """A number that JSON can carry, or None."""
+    return float(value) if value is not None and math.isfinite(value) else None
