@@ -12,6 +12,8 @@ const DEFINITIONS = {
   "explained variance": "1 \u2212 \u03a3\u2016x \u2212 x\u0302\u2016\u00b2 / \u03a3\u2016x \u2212 mean\u2016\u00b2 over the whole set: 1 is a perfect reconstruction.",
   "CE loss recovered": "Where the model's loss with the reconstruction lies between zero ablation (0) and the clean model (1).",
   "dead features": "The share of features that were silent for the whole window given beside the number.",
+  "vectors/s": "Activation vectors trained on in a second; reading them from the model is part of the time.",
+  "skipped steps": "Steps left out because their gradient held NaN or infinities; ten in a row end the run.",
   loss: "The training loss: the squared error of the reconstruction plus the auxiliary terms.",
   activation: "How strongly the feature fires on this token, in units of the activation's own length.",
   "decoder norm": "The length of the feature's decoder row: how far one unit of activation moves the model.",
