@@ -1,0 +1,8 @@
+"""The run: steps, schedules, pause and resume."""
+
+from __future__ import annotations
+
+from saewidgets.training.config import TrainConfig
+from saewidgets.training.run import TrainingRun, train
+
+__all__ = ["TrainConfig", "TrainingRun", "train"]

@@ -1,0 +1,95 @@
+"""What a run tells: its progress, its table, its curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from saewidgets.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+COLUMNS = {
+    "step": "steps taken",
+    "tokens": "activation vectors trained on",
+    "epoch": "times gone through the stream",
+    "loss": "mean loss of the steps since the last row: squared error per component of the scaled input, and AuxK",
+    "explained_variance": "1 - sum ||x - xhat||^2 / sum ||x - mean||^2 over the vectors since the last row",
+    "l0": "mean number of active features over the same vectors",
+    "dead_fraction": "share of features silent for `dead_window` vectors or more",
+    "dead_window": "vectors of silence after which a feature counts as dead",
+    "vectors_per_second": "since the last row, without pauses",
+    "seconds": "time spent training, without pauses",
+    "ce_loss_recovered": "on held-out text; NaN in rows where it was not measured",
+    "skipped_steps": "steps left out because of NaN or infinities, since the start",
+}
+"""Columns of `run.metrics`, and what they mean."""
+
+COUNTS = ("step", "tokens", "dead_window", "skipped_steps")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run was at one moment."""
+
+    state: str
+    step: int
+    n_steps: int
+    tokens: int
+    n_tokens: int
+    epoch: float | None
+    n_epochs: float | None
+    vectors_per_second: float | None
+    seconds_left: float | None
+    error: str | None
+
+    @property
+    def message(self) -> str:
+        """One line for people: "running: step 120 of 489, epoch 3 of 4.1"."""
+        if self.error is not None:
+            return f"{self.state} at step {self.step}: {self.error}"
+        if self.state == "running" and self.step == 0:
+            return "running: reading the first activations"
+        epochs = ""
+        if self.epoch is not None and self.n_epochs is not None:
+            now = min(int(self.epoch) + 1, self.n_epochs) if self.tokens < self.n_tokens else self.n_epochs
+            epochs = f", epoch {now:.3g} of {self.n_epochs:.3g}"
+        return f"{self.state}: step {self.step:,} of {self.n_steps:,}{epochs}"
+
+
+def table(rows: list[dict[str, float]]) -> pd.DataFrame:
+    """Metric rows as a DataFrame; the columns are there before the first row is."""
+    import pandas as pd
+
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype="float64")
+    return frame.astype(dict.fromkeys(COUNTS, "int64"))
+
+
+def figure(metrics: pd.DataFrame, config: TrainConfig) -> go.Figure:
+    """Loss, explained variance, L0 and dead features against vectors seen, as a plotly figure."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    panels = [
+        ("loss", "loss"),
+        ("explained_variance", "explained variance"),
+        ("l0", "L0"),
+        ("dead_fraction", f"dead (silent for {config.dead_window or 0:,} vectors)"),
+    ]
+    fig = make_subplots(rows=2, cols=2, subplot_titles=[title for _, title in panels], vertical_spacing=0.15)
+    for place, (column, title) in enumerate(panels):
+        line = go.Scatter(x=metrics["tokens"], y=metrics[column], mode="lines", name=title, line_color="#1f77b4")
+        fig.add_trace(line, row=place // 2 + 1, col=place % 2 + 1)
+    measured = metrics.dropna(subset=["ce_loss_recovered"])
+    if len(measured):
+        points = go.Scatter(
+            x=measured["tokens"], y=measured["ce_loss_recovered"], mode="lines+markers",
+            name="CE loss recovered", line_color="#ff7f0e",
+        )  # fmt: skip
+        fig.add_trace(points, row=1, col=2)
+    fig.update_xaxes(title_text="vectors", row=2)
+    fig.update_yaxes(rangemode="tozero", row=2)
+    fig.update_layout(height=480, margin={"l": 50, "r": 20, "t": 40, "b": 40}, showlegend=False)
+    return fig
