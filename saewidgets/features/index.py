@@ -1,0 +1,457 @@
+"""`FeatureIndex`: what an SAE's features do on a text, stored as Parquet and asked through DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saewidgets.features import examples, search
+from saewidgets.features.query import Tables
+from saewidgets.features.rows import IndexRows
+from saewidgets.features.schema import N_BINS, N_LOGIT_BINS, read_meta
+from saewidgets.features.texts import text_hash
+from saewidgets.features.vocabulary import StoredVocabulary
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from saewidgets.models.tokens import Token
+    from saewidgets.progress import Report
+    from saewidgets.sae import SAE
+
+Array = npt.NDArray[Any]
+
+
+class FeatureIndex:
+    """An opened index folder. Everything is a query; nothing of the model is needed; any thread may ask.
+
+    Made by `FeatureIndex.build(sae, model, texts, path)` or `FeatureIndex.open(path)`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        """The folder."""
+        self.meta: dict[str, Any] = read_meta(self.path)
+        """What was indexed: model, hook, hashes of the inputs, SAE metadata, counts, seed."""
+        self._tables = Tables(self.path)
+        self._rows = IndexRows(self.path, self._tables, self.meta["n_items"])
+        self._vocabulary = StoredVocabulary(self._tables)
+
+    @classmethod
+    def build(
+        cls,
+        sae: SAE,
+        model: Any,
+        texts: Any,
+        path: str | os.PathLike[str],
+        *,
+        hook_name: str | None = None,
+        context_size: int | None = None,
+        max_tokens: int | None = 200_000,
+        seed: int = 0,
+        overwrite: bool = False,
+        memory_limit: str = "2GB",
+        row_cap: int = 20_000,
+        on_progress: Report | None = None,
+    ) -> FeatureIndex:
+        """Run the model over texts once, and write which features are active where into the folder `path`.
+
+        A folder that holds the same index (same weights, texts and options) is opened without work. The folder
+        appears when it is whole: an interrupted build leaves nothing. A copy of the SAE is taken first, so that one
+        that is being trained can be indexed.
+
+        Args:
+            texts: strings, token ids or a Hugging Face dataset, as `ActivationStream` takes them.
+            hook_name: where the SAE reads, if its metadata do not say.
+            context_size: tokens the model sees at once; default the SAE's own, else 128.
+            max_tokens: positions to scan, whole contexts drawn from the texts by `seed`; None scans everything.
+            seed: of that draw, and of the rows kept of very dense features.
+            overwrite: replace another index in this folder.
+            memory_limit: for DuckDB's sort, like "500MB"; what does not fit is sorted on disk.
+            row_cap: activations stored of one feature; of a denser one its strongest contexts and a weighted draw of
+                the others are stored (see `features.sort`). Counts, histograms and means are exact all the same.
+            on_progress: called with (phase, share done); by default a bar is shown under IPython.
+
+        Raises:
+            ValueError: an SAE that does not fit the hook, empty texts, options out of range, NaN activations.
+            FileExistsError: the folder holds another index, or anything that is none.
+        """
+        from saewidgets.features.build import build_index
+
+        build_index(
+            sae,
+            model,
+            texts,
+            Path(path),
+            hook_name=hook_name,
+            context_size=context_size,
+            max_tokens=max_tokens,
+            seed=seed,
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            row_cap=row_cap,
+            on_progress=on_progress,
+        )
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], sae: SAE | None = None, texts: Any = None) -> FeatureIndex:
+        """Open an index folder; with `sae` or `texts`, check that it was built on just these.
+
+        Raises FileNotFoundError where there is no finished index, ValueError where it is damaged, too new, or of
+        another SAE or other texts.
+        """
+        index = cls(path)
+        held = index.meta["inputs"]
+        if sae is not None and sae.fingerprint() != held.get("SAE"):
+            raise ValueError(
+                f"the index in {str(index.path)!r} is of another SAE: it was built on {index.d_sae} features at "
+                f"{index.hook_name}, with weights that differ from this SAE's; build one with FeatureIndex.build"
+            )
+        if texts is not None and text_hash(texts) != held.get("texts"):
+            raise ValueError(
+                f"the index in {str(index.path)!r} was built on other texts; open it without texts=, or build one"
+            )
+        return index
+
+    # ── what it is ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def d_sae(self) -> int:
+        """How many features there are, dead ones included."""
+        return int(self.meta["d_sae"])
+
+    @property
+    def n_tokens(self) -> int:
+        """How many token positions were scanned."""
+        return int(self.meta["n_tokens"])
+
+    @property
+    def hook_name(self) -> str:
+        """Where in the model the SAE reads."""
+        return str(self.meta["hook_name"])
+
+    @property
+    def model_name(self) -> str:
+        """The language model."""
+        return str(self.meta["model_name"] or "model")
+
+    @property
+    def name(self) -> str:
+        """What to call it in a list of indexes."""
+        return f"{self.model_name} · {self.hook_name} · {self.d_sae:,} features"
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureIndex({self.d_sae} features of {self.meta['architecture']} SAE on {self.hook_name}, "
+            f"{self.n_tokens:,} tokens, path={str(self.path)!r})"
+        )
+
+    def check_feature(self, feature: Any) -> int:
+        """The feature as an int; raises ValueError (TypeError for no whole number) if the index has none such."""
+        if isinstance(feature, bool) or not isinstance(feature, int | np.integer):
+            raise TypeError(f"a feature is a whole number, 0 to {self.d_sae - 1}, not {feature!r}")
+        if not 0 <= feature < self.d_sae:
+            raise ValueError(f"feature {feature} is not in this index: it holds 0 to {self.d_sae - 1}")
+        return int(feature)
+
+    def tokens(self, ids: Iterable[int]) -> list[Token]:
+        """What tokens look like, from the vocabulary stored with the index."""
+        return self._vocabulary.tokens(ids)
+
+    # ── all features ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _features(self) -> pd.DataFrame:
+        return self._tables.frame("select * from features order by feature")
+
+    def table(self) -> pd.DataFrame:
+        """A row per feature, dead ones included; lists are joined to text (`sql` gives them as lists).
+
+        Columns: feature, density (share of scanned tokens), count, max, mean (over its activations), top_tokens (by
+        summed activation), top_logits, bottom_logits (direct effect, see `logits`), decoder_norm, enc_dec_cosine,
+        nearest (feature by decoder cosine), nearest_cosine, top_position, top_position_share, flags.
+        """
+        import pandas as pd
+
+        whole = self._features
+        texts = self._vocabulary.texts
+
+        def tokens(column: str) -> list[str]:
+            return [", ".join(_word(texts[token]) for token in row) for row in whole[column]]
+
+        table = whole[["feature", "density", "count", "max", "mean"]].copy()
+        table["top_tokens"] = tokens("top_tokens")
+        table["top_logits"] = tokens("positive_tokens")
+        table["bottom_logits"] = tokens("negative_tokens")
+        table["decoder_norm"] = whole["decoder_norm"]
+        table["enc_dec_cosine"] = whole["enc_dec_cosine"]
+        table["nearest"] = pd.array([row[0] if len(row) else None for row in whole["neighbours"]], dtype="Int64")
+        table["nearest_cosine"] = [row[0] if len(row) else np.nan for row in whole["neighbour_cosines"]]
+        table["top_position"] = whole["top_position"].astype("Int64")
+        table["top_position_share"] = whole["top_position_share"]
+        table["flags"] = [", ".join(row) for row in whole["flags"]]
+        return table
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """The answer to one SQL query that reads: over activations, items, features, token_features, vocabulary.
+
+        Raises ValueError for anything that writes, reads other files, or is no single query.
+        """
+        return self._tables.read_only(query)
+
+    def search(self, text: str | int, n: int = 50) -> pd.DataFrame:
+        """Features that fire on a token, best first; or the feature with an id, as 412 or "#412".
+
+        " bridge" finds the token that says exactly this before "Bridge" and before "bridges"; a text that takes
+        several tokens is found by what fires on its last one. See `features.search` for the score. A text that is
+        all digits is an id as well, and comes first.
+
+        Columns: feature, token, score (0 to 1), share (of the feature's activation that is on the token), coverage
+        (share of the token's places where it fires), count (of its activations there), max and density of the
+        feature. Where nothing matches the frame is empty, and `.attrs["message"]` says so in a sentence.
+
+        Raises ValueError for an empty text, or an id that the index does not hold.
+        """
+        import pandas as pd
+
+        if not isinstance(text, str):
+            return self._one(self.check_feature(text))
+        if not text:
+            raise ValueError("the text to search for is empty; give a token such as ' bridge', or an id such as '#412'")
+        stripped = text.strip()
+        if stripped.startswith("#") and stripped[1:].isascii() and stripped[1:].isdigit():
+            return self._one(self.check_feature(int(stripped[1:])))
+        found = search.by_token(self._tables, self._vocabulary, self._rows, text, n)
+        if stripped.isascii() and stripped.isdigit() and int(stripped) < self.d_sae:
+            found = pd.concat([self._one(int(stripped)), found], ignore_index=True)
+            found = found.drop_duplicates("feature").head(n).reset_index(drop=True)
+        if not len(found):
+            found.attrs["message"] = f"no feature is active on a token that says {text!r} in the scanned text"
+        return found
+
+    def _one(self, feature: int) -> pd.DataFrame:
+        import pandas as pd
+
+        row = self._features.iloc[feature]
+        best = int(row["top_tokens"][0]) if len(row["top_tokens"]) else None
+        found = (
+            self._tables.rows("select count from token_features where feature = ? and token = ?", [feature, best])
+            if best is not None
+            else []
+        )
+        count = int(found[0][0]) if found else 0
+        values = [
+            feature,
+            "" if best is None else self._vocabulary.texts[best],
+            1.0,
+            float(row["top_shares"][0]) if best is not None else 0.0,
+            count / self._vocabulary.counts[best] if best is not None else 0.0,
+            count,
+            float(row["max"]),
+            float(row["density"]),
+        ]
+        return pd.DataFrame([values], columns=search.COLUMNS)
+
+    def plot(self) -> go.Figure:
+        """A histogram of log10 density over the features that are alive; the dead are counted in the title."""
+        import plotly.graph_objects as go
+
+        density = self._features["density"].to_numpy()
+        alive = density[density > 0]
+        dead = len(density) - len(alive)
+        figure = go.Figure(
+            go.Histogram(x=np.log10(alive), nbinsx=60, marker_color="#d9730d", name="features", opacity=0.9)
+        )
+        figure.update_layout(
+            title=f"{len(alive):,} features, {dead:,} dead on {self.n_tokens:,} tokens",
+            xaxis_title="log10 density (share of tokens a feature is active on)",
+            yaxis_title="features",
+            bargap=0.02,
+            template="simple_white",
+            height=320,
+            margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        )
+        return figure
+
+    # ── one feature ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def row(self, feature: int) -> dict[str, Any]:
+        """Everything features.parquet holds of one feature, as plain Python values."""
+        row = self._features.iloc[self.check_feature(feature)]
+        return {name: _plain(value) for name, value in row.items()}
+
+    def examples(
+        self,
+        feature: int,
+        n: int = 20,
+        kind: str | tuple[float, float] = "top",
+        window: int | None = 10,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Windows of text around n places where a feature is active.
+
+        Args:
+            kind: "top", the strongest; "random", every activation equally likely; (lo, hi), a random choice of those
+                with lo <= value < hi (an interval that reaches the maximum includes it), strongest first.
+            window: tokens on each side, inside the same context; None for the whole context.
+            seed: of the random choices.
+
+        Near-identical windows (the same tokens around the peak) are shown once; "top" and intervals also leave out
+        a peak that stands in a window shown already. Columns: rank, value (at the peak), item, context, position,
+        doc (which text), token, text (of the peak), peak (its place in the window), and the window's tokens, texts
+        and values (activations of this feature, 0 where it is silent).
+        """
+        feature = self.check_feature(feature)
+        rows = self._rows.of_feature(feature)
+        order = examples.candidates(rows, kind, seed, feature)
+        items = examples.chosen_items(self._rows, rows, order, n, window, apart=kind != "random")
+        if kind not in ("top", "random"):
+            value = rows.at(np.array(items, np.int64))
+            items = [items[i] for i in np.argsort(-value, kind="stable")]
+        return examples.windows(self._rows, rows, items, window, self._vocabulary.texts)
+
+    def windows(self, feature: int, places: Sequence[tuple[int, int]], window: int | None = 10) -> pd.DataFrame:
+        """The windows around given places (context, position), with a feature's activations; as `examples`.
+
+        A value is 0 as well where a row of a very dense feature was not stored. Raises ValueError for a place outside
+        the index.
+        """
+        rows = self._rows.of_feature(self.check_feature(feature))
+        starts = self._rows.starts
+        items = []
+        for context, position in places:
+            inside = 0 <= context < len(starts) - 1
+            if not inside or not 0 <= position < starts[context + 1] - starts[context]:
+                raise ValueError(
+                    f"there is no position {position} in a context {context}: the index holds contexts 0 to "
+                    f"{len(starts) - 2} of up to {self.meta['context_size']} tokens"
+                )
+            items.append(int(starts[context]) + int(position))
+        return examples.windows(self._rows, rows, items, window, self._vocabulary.texts)
+
+    def histogram(self, feature: int) -> tuple[Array, Array]:
+        """(counts [40], edges [41]): its activations in equal steps from 0 to its maximum; exact, nothing sampled."""
+        row = self._features.iloc[self.check_feature(feature)]
+        return np.asarray(row["histogram"], np.int64), np.linspace(0.0, float(row["max"]), N_BINS + 1)
+
+    def intervals(self, feature: int, n: int = 5) -> pd.DataFrame:
+        """n equal steps from 0 to the maximum, highest first: lo, hi, count (exact), share of its activations.
+
+        `examples(feature, kind=(lo, hi))` shows one. Empty for a dead feature.
+        """
+        import pandas as pd
+
+        if not 1 <= n <= N_BINS:
+            raise ValueError(f"n={n} intervals cannot be made; give 1 to {N_BINS}")
+        counts, edges = self.histogram(feature)
+        cuts = np.linspace(0, N_BINS, n + 1).round().astype(int)  # at the bins' edges, so that counts are exact
+        total = counts.sum()
+        rows = [
+            (edges[a], edges[b], counts[a:b].sum(), counts[a:b].sum() / total)
+            for a, b in reversed(list(zip(cuts[:-1], cuts[1:], strict=True)))
+            if total
+        ]
+        return pd.DataFrame(rows, columns=["lo", "hi", "count", "share"]).astype({"count": "int64"})
+
+    def quantiles(self, feature: int, q: Sequence[float] = (0.5, 0.9, 0.99)) -> list[float]:
+        """Values below which these shares of its activations lie; from the stored rows by weight. 0 for a dead one."""
+        rows = self._rows.of_feature(self.check_feature(feature))
+        if not len(rows.values):
+            return [0.0 for _ in q]
+        weights = rows.weights[::-1].astype(np.float64).cumsum()
+        place = np.searchsorted(weights, np.asarray(q) * weights[-1])
+        return [float(rows.values[::-1][min(i, len(weights) - 1)]) for i in place]
+
+    def logits(self, feature: int, n: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """(positive, negative): the tokens whose logit it raises and lowers most; at most 10 each.
+
+        Columns token, text, value: direct effect in logits for one unit of activation, above the vocabulary's mean
+        (see `features.weights`). Empty where the SAE does not read the residual stream's width.
+        """
+        import pandas as pd
+
+        row = self._features.iloc[self.check_feature(feature)]
+        frames = []
+        for side in ("positive", "negative"):
+            tokens = [int(token) for token in row[f"{side}_tokens"][:n]]
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "token": tokens,
+                        "text": [self._vocabulary.texts[token] for token in tokens],
+                        "value": [float(value) for value in row[f"{side}_logits"][:n]],
+                    }
+                )
+            )
+        return frames[0], frames[1]
+
+    def logit_histogram(self, feature: int) -> tuple[Array, Array]:
+        """(counts [40], edges [41]) of the direct effect over all tokens; both empty where `logits` is."""
+        row = self._features.iloc[self.check_feature(feature)]
+        counts = np.asarray(row["logit_histogram"], np.int64)
+        if not len(counts):
+            return counts, np.zeros(0)
+        return counts, np.linspace(float(row["logit_min"]), float(row["logit_max"]), N_LOGIT_BINS + 1)
+
+    def similar(self, feature: int, n: int = 5) -> pd.DataFrame:
+        """Features like this one: relation, feature, value, top_tokens.
+
+        "decoder": nearest by cosine of the decoder rows (at most 5). "coactive": those active on the same tokens, by
+        n_ab / sqrt(n_a n_b), estimated on up to 2,000 of this feature's activations.
+        """
+        import pandas as pd
+
+        feature = self.check_feature(feature)
+        row = self._features.iloc[feature]
+        near = list(zip(row["neighbours"][:n], row["neighbour_cosines"][:n], strict=True))
+        found = [("decoder", int(other), float(cosine)) for other, cosine in near]
+        found += [("coactive", other, value) for other, value in self._coactive(feature, n)]
+        frame = pd.DataFrame(found, columns=["relation", "feature", "value"])
+        texts = self._vocabulary.texts
+        frame["top_tokens"] = [
+            ", ".join(_word(texts[token]) for token in self._features["top_tokens"].iloc[other])
+            for other in frame["feature"]
+        ]
+        return frame
+
+    def _coactive(self, feature: int, n: int, sample: int = 2000) -> list[tuple[int, float]]:
+        rows = self._rows.of_feature(feature)
+        if not len(rows.items):
+            return []
+        items = rows.items[examples.candidates(rows, "random", 0, feature)[:sample]]
+        return [
+            (int(other), float(value))
+            for other, value in self._tables.rows(
+                """
+                with met as (
+                    select feature, sum(weight) as n from activations
+                    where item in (select unnest(?::bigint[])) and feature <> ? group by feature
+                )
+                select feature, least(met.n / ?, 1) * sqrt(? / features.count) as value
+                from met join features using (feature) order by value desc, feature limit ?
+                """,
+                [items.tolist(), feature, len(items), int(self._features["count"].iloc[feature]), n],
+            )
+        ]
+
+
+def _word(text: str) -> str:
+    """A token in a list of tokens: without the spaces around it, whitespace alone made visible."""
+    return text.strip() or text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if value is None or value != value else value  # NaN is a missing number
