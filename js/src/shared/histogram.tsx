@@ -1,6 +1,7 @@
 // The one histogram: bars over a value axis, heights on a log scale (activations are heavy-tailed), a brush for a range,
 // a marker for the value under the pointer elsewhere.
 
+import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { count, three } from "./format";
 
@@ -11,6 +12,8 @@ interface Props {
   /** One more than `counts`. */
   edges: readonly number[] | Float32Array;
   label: string;
+  /** Printed instead of `label`: a term with its definition. */
+  caption?: ComponentChildren;
   unit?: string;
   /** Bars left of zero take the negative colour, right of it the positive one. */
   signed?: boolean;
@@ -23,7 +26,7 @@ interface Props {
 const WIDTH = 240;
 
 /** Drag across to choose a range; a click or Esc lets go; with the keyboard, arrows move a one-bar range, Shift widens it. */
-export function Histogram({ counts, edges, label, unit, signed, marker = null, brush = null, onBrush, height = 56 }: Props) {
+export function Histogram({ counts, edges, label, caption, unit, signed, marker = null, brush = null, onBrush, height = 56 }: Props) {
   const svg = useRef<SVGSVGElement>(null);
   const from = useRef<number | null>(null);
   const [hover, setHover] = useState<number | null>(null);
@@ -61,7 +64,7 @@ export function Histogram({ counts, edges, label, unit, signed, marker = null, b
   return (
     <figure class="sw-histogram">
       <figcaption class="sw-caption">
-        <span>{label}</span>
+        <span>{caption ?? label}</span>
         <span class="sw-muted">{told ?? (brush ? `${three(brush[0])} to ${three(brush[1])}` : "count, log scale")}</span>
       </figcaption>
       <svg

@@ -19,6 +19,8 @@ const DEFINITIONS = {
   "decoder norm": "The length of the feature's decoder row: how far one unit of activation moves the model.",
   "encoder/decoder cosine": "How alike the direction that detects the feature is to the direction it writes.",
   "effect on logits": "What one unit of the feature adds to each next-token logit, through the unembedding alone.",
+  "similar features": "Other features whose decoder rows point the same way: the cosine of the two rows, nearest first.",
+  "active together": "Other features active on the same tokens: n_ab / \u221a(n_a n_b), from counts; 1 means always together.",
   KL: "KL(default \u2016 steered) of the next-token distributions, in nats: 0 means nothing changed.",
   "random direction": "A control: the same length of change along a random direction instead of the feature's own.",
 } as const;

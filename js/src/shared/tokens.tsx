@@ -22,6 +22,8 @@ interface StripProps {
   /** Tokens drawn apart: the peak of an example, the first divergence of two texts. */
   mark?: number | null;
   showSpaces?: boolean;
+  /** Newlines keep their glyph and lose their break. */
+  oneLine?: boolean;
   label: string;
   onSelect?: (index: number | null) => void;
   /** `null` when the pointer or the focus leaves. */
@@ -30,7 +32,7 @@ interface StripProps {
 
 /** A line of tokens: arrows walk, Enter selects, Esc lets go. */
 export function TokenStrip(props: StripProps) {
-  const { tokens, shade, describe, selected = null, mark = null, showSpaces = false, label, onSelect, onHover } = props;
+  const { tokens, shade, describe, selected = null, mark = null, showSpaces = false, oneLine = false, label, onSelect, onHover } = props;
   const box = useRef<HTMLDivElement>(null);
   const id = useId();
   const focused = useRef(-1);
@@ -101,7 +103,7 @@ export function TokenStrip(props: StripProps) {
           aria-label={describe?.(index)}
           style={shade?.(index) ?? undefined}
         >
-          {glyphs(token, showSpaces)}
+          {glyphs(token, showSpaces, oneLine)}
         </span>
       ))}
     </div>
@@ -121,7 +123,7 @@ const SHAPELESS = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u
 const PIECES = /\n|[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]/gu;
 
 /** The text of a token as nodes: pieces of text, newline glyphs with their break, numbers for the shapeless. */
-export function glyphs(token: Token, showSpaces: boolean): JSX.Element[] | string {
+export function glyphs(token: Token, showSpaces: boolean, oneLine = false): JSX.Element[] | string {
   const text = token.text;
   const plain = (piece: string) => (showSpaces ? piece.replaceAll(" ", "\u00b7") : piece);
   if (!text.includes("\n") && !SHAPELESS.test(text)) return plain(text);
@@ -131,7 +133,7 @@ export function glyphs(token: Token, showSpaces: boolean): JSX.Element[] | strin
     if (match.index > from) parts.push(<>{plain(text.slice(from, match.index))}</>);
     const character = match[0];
     from = match.index + character.length;
-    if (character === "\n") parts.push(<><span class="sw-glyph">{"\u21b5"}</span>{"\n"}</>);
+    if (character === "\n") parts.push(<><span class="sw-glyph">{"\u21b5"}</span>{oneLine ? "" : "\n"}</>);
     else if (character === "\t") parts.push(<><span class="sw-glyph">{"\u21e5"}</span>{"\t"}</>);
     else parts.push(<span class="sw-chip">{numberOf(character)}</span>);
   }

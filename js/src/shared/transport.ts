@@ -102,6 +102,14 @@ export function int32(view: DataView | undefined): Int32Array {
   return view ? new Int32Array(copy(view)) : new Int32Array();
 }
 
+export function uint16(view: DataView | undefined): Uint16Array {
+  return view ? new Uint16Array(copy(view)) : new Uint16Array();
+}
+
+export function bytes(view: DataView | undefined): Uint8Array {
+  return view ? new Uint8Array(copy(view)) : new Uint8Array();
+}
+
 function copy(view: DataView): ArrayBuffer {
   return view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) as ArrayBuffer;
 }
