@@ -27,9 +27,7 @@ def strict(cls: type[T]) -> type[T]:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(
-                    f"{cls.__name__} has no option {name!r}.{hint} Its options: {', '.join(names)}."
-                )
+                raise TypeError(f"{cls.__name__} has no option {name!r}.{hint} Its options: {', '.join(names)}.")
         original(self, *args, **keywords)
 
     cls.__init__ = __init__  # type: ignore[method-assign]

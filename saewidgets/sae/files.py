@@ -1,11 +1,11 @@
-"""Reading and writing SAEs. One row of `FORMATS` per layout; so far SAELens: cfg.json, sae_weights.safetensors."""
+"""Reading and writing SAEs. One row of `FORMATS` per layout; so far SAELens: cfg.json, sae_weights.safetensors"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from saewidgets.sae.architectures import get_architecture
@@ -157,10 +157,11 @@ def save_sae(sae: SAE, path: str | os.PathLike[str], dtype: str | None = None) -
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; save_sae writes a folder. Choose another path.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
+    scratch.mkdir()
     try:
-        scratch.chmod(0o755)
-        save_file(tensors, scratch / WEIGHTS)
+        # not save_file: it makes files that only their owner can read
+        (scratch / WEIGHTS).write_bytes(save(tensors))
         (scratch / CFG).write_text(cfg + "\n", encoding="utf-8")
         if folder.exists():
             for file in (WEIGHTS, CFG):
@@ -199,11 +200,7 @@ def _recognise(folder: Path) -> Format:
     if not folder.exists():
         raise FileNotFoundError(f"There is no SAE at {folder}: the path does not exist.")
     if folder.is_file():
-        hint = (
-            " Pickled weights are never loaded: they can run code."
-            if folder.suffix in (".pt", ".pth")
-            else ""
-        )
+        hint = " Pickled weights are never loaded: they can run code." if folder.suffix in (".pt", ".pth") else ""
         raise FileNotFoundError(f"{folder} is a file; a folder with {CFG} and {WEIGHTS} was expected.{hint}")
     missing = [name for name in (CFG, WEIGHTS) if not (folder / name).is_file()]
     raise FileNotFoundError(
@@ -224,9 +221,7 @@ def _read_tensors(file: Path, cfg: SAEConfig) -> dict[str, Tensor]:
         raise ValueError(f"its {file.name} has no {', '.join(missing)}.")
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
-            raise ValueError(
-                f"its {name} has shape {tuple(tensors[name].shape)}, but its config says {shape}."
-            )
+            raise ValueError(f"its {name} has shape {tuple(tensors[name].shape)}, but its config says {shape}.")
         tensors[name] = tensors[name].to(getattr(torch, cfg.dtype))
         if not torch.isfinite(tensors[name]).all():
             raise ValueError(f"its {name} holds NaN or infinities.")

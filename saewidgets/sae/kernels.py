@@ -113,9 +113,7 @@ class _Decode(torch.autograd.Function):
         return g_values, None, by_feature.sum(values, gradient), gradient.sum(0), None
 
 
-def encode_topk(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, k: int
-) -> tuple[Tensor, Tensor, ByFeature]:
+def encode_topk(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, k: int) -> tuple[Tensor, Tensor, ByFeature]:
     """`topk_code` with gradients for x and the weights; and the code sorted by feature, for `decode`."""
     return _EncodeTopK.apply(x, W_enc, b_enc, b_dec, k)
 

@@ -35,14 +35,10 @@ class SAE(nn.Module):
 
     input_scale: Tensor
 
-    def __init__(
-        self, cfg: SAEConfig, metadata: SAEMetadata | None = None, device: str | torch.device = "cpu"
-    ) -> None:
+    def __init__(self, cfg: SAEConfig, metadata: SAEMetadata | None = None, device: str | torch.device = "cpu") -> None:
         super().__init__()
         if not isinstance(cfg, SAEConfig):
-            raise TypeError(
-                f"SAE needs an SAEConfig, got {type(cfg).__name__}: SAE(SAEConfig(d_in=.., d_sae=..))."
-            )
+            raise TypeError(f"SAE needs an SAEConfig, got {type(cfg).__name__}: SAE(SAEConfig(d_in=.., d_sae=..)).")
         dtype = getattr(torch, cfg.dtype)
         generator = torch.Generator().manual_seed(cfg.seed)
         rows = torch.randn(cfg.d_sae, cfg.d_in, generator=generator, dtype=dtype).to(device)
