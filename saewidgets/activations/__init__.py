@@ -1,0 +1,24 @@
+"""Reading and writing at a hook: where hooks are, contexts, the harvest, the stream, the splice.
+
+Everything that runs the language model to get activations goes through here, and takes the model's lock.
+"""
+
+from __future__ import annotations
+
+from saewidgets.activations.contexts import Contexts, pack
+from saewidgets.activations.harvest import harvest
+from saewidgets.activations.hooks import HookSite, check_fits, hook_site
+from saewidgets.activations.splice import SpliceScores, splice_scores
+from saewidgets.activations.stream import ActivationStream
+
+__all__ = [
+    "ActivationStream",
+    "Contexts",
+    "HookSite",
+    "SpliceScores",
+    "check_fits",
+    "harvest",
+    "hook_site",
+    "pack",
+    "splice_scores",
+]

@@ -1,0 +1,111 @@
+"""Where a hook is in a model, and whether an SAE fits there."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from saewidgets.models.lock import forward_hooks, hook_point, layer_of, lock_of
+from saewidgets.models.tokens import device_of
+
+if TYPE_CHECKING:
+    from saewidgets.sae.sae import SAE
+
+
+@dataclass(frozen=True)
+class HookSite:
+    """A place in a model where activations are read and written."""
+
+    hook_name: str
+    """The name, as TransformerLens knows it: `blocks.2.hook_resid_post`."""
+    layer: int | None
+    """The block it stands in; None outside of the blocks."""
+    d_in: int
+    """The width of one activation vector."""
+    stop_at_layer: int | None
+    """The first block that isn't needed to get there; None if all are."""
+    flatten: bool
+    """Whether the hook's own shape is [batch, pos, heads, d_head], of which a vector is the last two flattened."""
+
+
+_sites: weakref.WeakKeyDictionary[Any, dict[str, HookSite]] = weakref.WeakKeyDictionary()
+_PROBE = 7  # tokens in the probing forward
+
+
+def hook_site(model: Any, hook_name: str) -> HookSite:
+    """Where a hook is and how wide its vectors are, measured once by a forward of a few tokens.
+
+    Raises:
+        ValueError: no such hook (the nearest names are offered), one that never fires, or one that does not give a
+            vector per token.
+    """
+    known = _sites.setdefault(model, {})
+    if hook_name not in known:
+        known[hook_name] = _probe(model, hook_name)
+    return known[hook_name]
+
+
+def _probe(model: Any, hook_name: str) -> HookSite:
+    point = hook_point(model, hook_name)
+    tokens = torch.arange(_PROBE, device=device_of(model))[None] % model.cfg.d_vocab
+    found = capture(model, tokens, hook_name)
+    if found is None:
+        raise ValueError(
+            f"The hook {hook_name!r} never fires in {model.cfg.model_name!r}. TransformerLens switches some hooks on "
+            "only after a call such as model.set_use_attn_result(True)."
+        )
+    per_token = isinstance(found, Tensor) and found.ndim in (3, 4) and tuple(found.shape[:2]) == (1, _PROBE)
+    if not per_token or found.shape[-2:] == (_PROBE, _PROBE):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"The hook {hook_name!r} does not give one vector per token: its shape for 1 text of {_PROBE} tokens is "
+            f"{shape}. Use a residual stream, mlp_out, attn_out or z hook."
+        )
+    layer = layer_of(hook_name) if layer_of(hook_name) is not None else layer_of(getattr(point, "name", "") or "")
+    last = layer is None or layer + 1 >= model.cfg.n_layers
+    stop = 0 if "embed" in hook_name and layer is None else None if last else (layer or 0) + 1
+    return HookSite(hook_name, layer, found.shape[2:].numel(), stop, found.ndim == 4)
+
+
+def capture(model: Any, tokens: Tensor, hook_name: str) -> Tensor | None:
+    """The activation at a hook for `tokens` [batch, pos], in the hook's own shape; None if it never fires.
+
+    The forward ends right there: nothing behind the hook is computed.
+    """
+    from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+    seen: list[Tensor] = []
+
+    def stop(activation: Tensor, hook: Any) -> None:
+        seen.append(activation)
+        raise StopAtLayerException(activation)
+
+    with torch.no_grad(), lock_of(model), forward_hooks(model, [(hook_name, stop)]):
+        model(tokens)
+    return seen[0] if seen else None
+
+
+def check_fits(sae: SAE, model: Any, hook_name: str | None = None) -> HookSite:
+    """The site an SAE belongs to: `hook_name`, or the hook its metadata names.
+
+    Raises:
+        ValueError: the SAE names no hook and none is given, the model has no such hook, or its vectors are not as
+            wide as the SAE's input.
+    """
+    name = hook_name or sae.metadata.hook_name
+    if name is None:
+        raise ValueError(
+            "The SAE does not say which hook it was trained at. Pass it: hook_name='blocks.2.hook_resid_post'."
+        )
+    site = hook_site(model, name)
+    if site.d_in != sae.cfg.d_in:
+        trained = f" It was trained on {sae.metadata.model_name!r}." if sae.metadata.model_name else ""
+        raise ValueError(
+            f"The SAE reads vectors of {sae.cfg.d_in} numbers, but {name!r} of {model.cfg.model_name!r} gives "
+            f"{site.d_in}.{trained} Pass the model and the hook it belongs to."
+        )
+    return site
