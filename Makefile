@@ -29,6 +29,7 @@ help:
 	@echo 'make demo HEADLESS=1  execute that notebook and write build/01_quickstart.html, which works offline'
 	@echo 'make test             everything that is checked: lint, types, tests, notebooks, a real JupyterLab'
 	@echo 'make js               build the JavaScript of the widgets'
+	@echo 'make notebooks        execute the notebooks in place, keeping text outputs, before they are committed'
 	@echo 'make clean            remove what was built, and .venv'
 
 # ── set up ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,6 +114,11 @@ test: $(VENV)/.dev js
 	@$(BIN)/pytest --nbval --nbval-current-env notebooks
 	$(SAY) 'Widgets in a real JupyterLab'
 	@$(BIN)/pytest tests/browser
+
+# Not part of `make test`: this writes what `make test` compares with.
+.PHONY: notebooks
+notebooks: $(VENV)/.dev js
+	@$(BIN)/python tests/refresh_notebooks.py
 
 .PHONY: clean
 clean:

@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 CELL_WIDTH = 800
-WINDOW = {"width": 1000, "height": 1000}
+WINDOW = {"width": 1232, "height": 1000}  # what makes CELL_WIDTH in JupyterLab 4.6; set_cell_width corrects the rest
 PATIENCE = 120_000  # milliseconds; two cores may be busy with more than these tests
 OUR_MACHINE = ("127.0.0.1", "localhost")
 
@@ -55,9 +55,7 @@ IDLE = """() => {
 }"""
 
 # How JupyterLab marks a traceback, whichever renderer draws it.
-FAILURE = ", ".join(
-    f".jp-Notebook [data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("error", "stderr")
-)
+FAILURE = ", ".join(f".jp-Notebook [data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("error", "stderr"))
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -187,7 +185,7 @@ class NotebookPage:
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self.console_errors.append(error.stack or str(error)))
         self.page.on("websocket", lambda socket: self._note(socket.url))
         self.page.goto(f"{lab.url}/lab/tree/{self.name}?reset")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
@@ -287,7 +285,7 @@ class NotebookPage:
     def close(self) -> None:
         """Shut the kernel down and close the tab."""
         try:
-            self.page.evaluate("() => jupyterapp.serviceManager.sessions.shutdownAll()")
+            self.page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
         finally:
             self.context.close()
 
@@ -314,7 +312,7 @@ class OfflinePage:
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE / 4)
         self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self.console_errors.append(error.stack or str(error)))
         self.page.goto(address)
 
     def _refuse(self, route: Any) -> None:

@@ -86,9 +86,7 @@ def test_the_recorders_record(open_notebook: Callable[..., NotebookPage]) -> Non
         page.run_cell("kept")
 
 
-def test_an_offline_page_records_what_it_asks_for(
-    tmp_path: Path, page_offline: Callable[..., OfflinePage]
-) -> None:
+def test_an_offline_page_records_what_it_asks_for(tmp_path: Path, page_offline: Callable[..., OfflinePage]) -> None:
     file = tmp_path / "page.html"
     script = "import('https://elsewhere.invalid/a.js').catch(() => {})"
     file.write_text(f"<body><p>hello</p><script>{script}</script></body>")
