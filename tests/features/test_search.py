@@ -1,0 +1,81 @@
+"""Finding features by token and by id."""
+
+from __future__ import annotations
+
+import pytest
+
+from saewidgets.features.search import COLUMNS, spelled
+
+BRIDGE, RIVER, DEAD = 7, 20, 11
+
+
+def test_a_token_finds_the_feature_that_is_about_it(index, made):
+    found = index.search(" bridge")
+    best = found.iloc[0]
+    assert int(best.feature) == BRIDGE and best.token == " bridge"
+    on = [v for i, v in made.of(BRIDGE).items() if made.tokens[i] == 1]
+    assert best["count"] == len(on)
+    assert best.share == pytest.approx(sum(on) / sum(made.of(BRIDGE).values()), rel=1e-5)
+    assert best.coverage == pytest.approx(len(on) / ((made.tokens == 1) & made.scanned).sum())
+    assert found["score"].is_monotonic_decreasing and found["feature"].is_unique
+    assert index.row(int(best.feature))["top_texts"][0] == " bridge"
+
+
+def test_spaces_and_case_match_less_closely(index):
+    for text in ("bridge", "BRIDGE", " Bridge"):
+        assert int(index.search(text).iloc[0].feature) == BRIDGE
+    exact, loose = index.search(" bridge").iloc[0], index.search("BRIDGE ").iloc[0]
+    assert loose.score == pytest.approx(0.8 * exact.score)
+    assert index.search("ridge").iloc[0].score == pytest.approx(0.4 * exact.score)
+
+
+def test_the_columns_are_the_same_whatever_is_found(index):
+    for text in (" bridge", "#7", 7, "river", "nothing says this"):
+        assert list(index.search(text).columns) == COLUMNS
+
+
+def test_a_word_of_two_tokens_is_found_where_it_ends(index, made):
+    best = index.search("river").iloc[0]
+    assert int(best.feature) == RIVER and best.token == "river"
+    assert best["count"] == len(made.of(RIVER)) and best.coverage == 1 and best.share == pytest.approx(1)
+    texts = [token.text for token in index.tokens(range(14))]
+    assert sorted(spelled(index._rows, texts, " River").tolist()) == sorted(made.of(RIVER))
+    assert len(spelled(index._rows, texts, "rivet")) == 0
+
+
+def test_ids(index):
+    for text in ("#7", " #7 ", 7, "7"):
+        row = index.search(text).iloc[0]
+        assert int(row.feature) == BRIDGE and row.score == 1 and row.token == " bridge"
+    assert len(index.search("#7")) == 1
+    assert index.search(DEAD).iloc[0].token == "" and index.search(DEAD).iloc[0].density == 0
+    with pytest.raises(ValueError, match="feature 40 is not in this index"):
+        index.search("#40")
+    with pytest.raises(ValueError, match="feature 40 is not in this index"):
+        index.search(40)
+
+
+def test_digits_that_are_no_id_are_text(index):
+    assert index.search("412").iloc[0].token == "412"  # a token of the vocabulary; the index has 40 features
+
+
+def test_no_match_is_an_empty_frame_that_says_so(index):
+    found = index.search("xylophone")
+    assert len(found) == 0
+    assert found.attrs["message"] == "no feature is active on a token that says 'xylophone' in the scanned text"
+    with pytest.raises(ValueError, match="empty"):
+        index.search("")
+
+
+def test_whitespace_and_hex_match_only_themselves(index):
+    assert set(index.search("\n")["token"]) == {"\n"}
+    assert len(index.search("   ")) == 0
+    assert set(index.search("C3")["token"]) == {"C3"}
+    assert len(index.search("c")) > 0 and "C3" not in set(index.search("c")["token"])
+    assert len(index.search("bos")) == 0
+
+
+@pytest.mark.parametrize("text", ["'; drop view items; --", "\ud800", "%", "\x00", "א", "a" * 10_000, " " * 10_000])
+def test_strange_text_is_only_text(index, text):
+    assert list(index.search(text).columns) == COLUMNS
+    assert index.sql("select count(*) as n from items")["n"][0] > 0
