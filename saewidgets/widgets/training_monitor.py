@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
-from saewidgets.widgets._base import Answer, Params, SAEWidget
+from saewidgets.widgets._base import Answer, Params, SAEWidget, sentence
 
 if TYPE_CHECKING:
     from saewidgets.training import TrainingRun
@@ -27,6 +28,9 @@ COLUMNS = (
     "vectors_per_second",
 )
 """What of a run's metrics travels to the screen, in this order."""
+
+FOLLOWED = ("state", "step", "progress", "_about")
+"""The monitor's traits that only the run moves."""
 
 
 class TrainingMonitorView:
@@ -87,21 +91,21 @@ class TrainingMonitorView:
             "n_epochs": _finite(now.n_epochs),
             "vectors_per_second": _finite(now.vectors_per_second),
             "seconds_left": _finite(now.seconds_left),
-            "message": str(now.message or ""),
+            "error": None if self.run.error is None else sentence(self.run.error),
             "rows": len(metrics),
             "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
         }
 
     def about(self) -> dict[str, Any]:
         """What is trained, and on what: does not change while the run goes on."""
-        sae = self.run.sae
+        cfg, metadata = self.run._sae.cfg, self.run._vectors.metadata
         return {
-            "architecture": sae.cfg.architecture,
-            "k": sae.cfg.k,
-            "d_in": sae.cfg.d_in,
-            "d_sae": sae.cfg.d_sae,
-            "hook_name": sae.metadata.hook_name,
-            "model_name": sae.metadata.model_name,
+            "architecture": cfg.architecture,
+            "k": cfg.k if "topk" in cfg.architecture else None,
+            "d_in": cfg.d_in,
+            "d_sae": cfg.d_sae,
+            "hook_name": metadata.hook_name,
+            "model_name": metadata.model_name,
         }
 
 
@@ -124,9 +128,10 @@ class TrainingMonitor(SAEWidget):
     _about = traitlets.Dict(read_only=True).tag(sync=True)
 
     _view: TrainingMonitorView
+    _unsubscribe: Callable[[], None] | None = None
 
     def __init__(self, run: TrainingRun, **options: Any) -> None:
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._turn = threading.RLock()
         super().__init__(TrainingMonitorView(run), **options)
         self.set_trait("_about", self._view.about())
         self._unsubscribe = _follow(run, self)
@@ -138,14 +143,24 @@ class TrainingMonitor(SAEWidget):
 
     def _update(self) -> None:
         """Take over how far the run is. Called from the training thread, at most five times a second."""
-        now = self._view.progress()
-        self.set_trait("step", now["step"])
-        self.set_trait("progress", now)
-        self.set_trait("state", now["state"])
+        with self._turn:  # read and written in one go: what was read first may not be written last
+            now = self._view.progress()
+            self.set_trait("step", now["step"])
+            self.set_trait("progress", now)
+            self.set_trait("state", now["state"])
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """State set by the browser: what follows the run cannot be set there either, and goes back to what holds."""
+        followed = [name for name in sync_data if name in FOLLOWED]
+        if followed:
+            self.send({"kind": "refused", "message": f"{followed[0]} follows the run; use pause, go on and stop."})
+            self.send_state(key=followed)
+        super().set_state({name: value for name, value in sync_data.items() if name not in FOLLOWED})
 
     def close(self) -> None:
         """Let go of the run, which goes on, and of the screen."""
-        self._unsubscribe()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
         super().close()
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
@@ -154,12 +169,11 @@ class TrainingMonitor(SAEWidget):
     def snapshot(self) -> dict[str, Any]:
         self._update()
         taken = super().snapshot()
-        taken["state"].update(self.get_state(["state", "step", "progress", "_about"]))
+        taken["state"].update(self.get_state(list(FOLLOWED)))
         return taken
 
-    def __repr__(self) -> str:
-        about = self._view.about()
-        return f"TrainingMonitor({about['architecture']}, d_sae={about['d_sae']}, hook_name={about['hook_name']!r})"
+    def shown(self) -> dict[str, Any]:
+        return {name: self._about[name] for name in ("architecture", "d_sae", "hook_name")}
 
 
 def _follow(run: TrainingRun, monitor: TrainingMonitor) -> Callable[[], None]:

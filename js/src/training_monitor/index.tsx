@@ -1,0 +1,219 @@
+import { useEffect, useState } from "preact/hooks";
+import { Curve } from "../shared/curve";
+import { count, duration, percent, short, three } from "../shared/format";
+import { useLive, usePlace, useTrait, widget } from "../shared/host";
+import { Status } from "../shared/parts";
+import { Term, type TermName } from "../shared/terms";
+import css from "./look.css";
+import { type Rows, useRows } from "./rows";
+import { type About, epochOf, isOver, pictureOf, type Progress, rowOf, stateOf } from "./said";
+
+const EMPTY = new Float32Array();
+const SILENCE = 12_000; // ms without news of a running run until it is said
+
+interface Measure {
+  column: string;
+  name: TermName;
+  format: (value: number) => string;
+  log?: boolean;
+  include?: readonly number[];
+  clip?: readonly [number, number];
+}
+
+const MEASURES: readonly Measure[] = [
+  { column: "loss", name: "loss", format: three, log: true },
+  { column: "explained_variance", name: "explained variance", format: three, clip: [0, 1] },
+  { column: "ce_loss_recovered", name: "CE loss recovered", format: three, clip: [0, 1] },
+  { column: "l0", name: "L0", format: three, include: [0] },
+  { column: "dead_fraction", name: "dead features", format: percent, include: [0, 0.01] },
+  { column: "vectors_per_second", name: "vectors/s", format: short, include: [0] },
+];
+
+function TrainingMonitor() {
+  const [progress] = useTrait<Progress>("progress");
+  const [about] = useTrait<About>("_about");
+  const [rows, missing] = useRows(progress.rows);
+  const [at, setAt] = useState<number | null>(null);
+  const reading = at !== null && at < rows.n ? at : null;
+  const seconds = rows.n ? rows.columns.seconds![rows.n - 1]! : null;
+  const silent = useSilence(progress);
+  const failed = progress.state === "failed";
+  return (
+    <div class="sw-monitor" data-lm-suppress-shortcuts="true">
+      <Head about={about} progress={progress} />
+      <div class="sw-row sw-going">
+        <Going progress={progress} />
+        <Buttons progress={progress} />
+      </div>
+      <p class={`sw-status ${failed ? "sw-status-error" : ""}`} role={failed ? "alert" : "status"}>
+        {stateOf(progress, seconds)}
+        {progress.skipped_steps > 0 && (
+          <>
+            {" "}
+            <span class="sw-skipped">
+              {count(progress.skipped_steps)} <Term name="skipped steps">{progress.skipped_steps === 1 ? "skipped step" : "skipped steps"}</Term>.
+            </span>
+          </>
+        )}
+      </p>
+      {silent && (
+        <p class="sw-status" role="status">
+          No news from the run for {duration(SILENCE / 1000)}: the kernel is busy, or it was restarted and the run is gone.
+        </p>
+      )}
+      {missing && <p class="sw-status sw-status-error" role="alert">{missing}</p>}
+      <Status />
+      <Curves rows={rows} at={reading} onAt={setAt} />
+    </div>
+  );
+}
+
+function Head({ about, progress }: { about: About; progress: Progress }) {
+  return (
+    <div class="sw-row">
+      <span class="sw-title">
+        {about.architecture}, {count(about.d_sae)} features
+      </span>
+      <span class="sw-muted">
+        {about.k !== null && `k ${count(about.k)}, `}
+        {about.hook_name ? (
+          <>
+            on <span class="sw-mono">{about.hook_name}</span>
+          </>
+        ) : (
+          `on vectors of size ${count(about.d_in)}`
+        )}
+        {about.model_name && ` of ${about.model_name}`}
+      </span>
+      <span class="sw-spacer" />
+      <span>
+        {short(progress.tokens)} of {short(progress.n_tokens)} tokens
+      </span>
+    </div>
+  );
+}
+
+function Going({ progress }: { progress: Progress }) {
+  const share = progress.n_tokens > 0 ? Math.min(1, progress.tokens / progress.n_tokens) : 0;
+  const { state, vectors_per_second: speed, seconds_left: left } = progress;
+  const epoch = epochOf(progress);
+  return (
+    <>
+      <div
+        class={`sw-progress sw-progress-${state}`}
+        role="progressbar"
+        aria-label="share of the tokens trained on"
+        aria-valuemin={0}
+        aria-valuemax={100}
+        aria-valuenow={Math.round(share * 100)}
+      >
+        <span style={{ width: `${share * 100}%` }} />
+      </div>
+      <span class="sw-number sw-share">{`${Math.floor(share * 100)} %`}</span>
+      {epoch && <span class="sw-muted">{epoch}</span>}
+      {state === "running" && speed !== null && (
+        <span class="sw-muted">
+          {short(speed)} <Term name="vectors/s" />
+        </span>
+      )}
+      {state === "running" && left !== null && <span class="sw-muted">{duration(left)} left</span>}
+    </>
+  );
+}
+
+function Buttons({ progress }: { progress: Progress }) {
+  const { transport } = usePlace();
+  const live = useLive();
+  const [error, setError] = useState<string | null>(null);
+  const [asked, setAsked] = useState<string | null>(null);
+  const { state } = progress;
+  useEffect(() => setAsked(null), [state]);
+  const ask = (method: string) => {
+    setAsked(method);
+    setError(null);
+    transport.request(method, {}).catch((reason: Error) => {
+      setAsked(null);
+      setError(reason.message);
+    });
+  };
+  if (isOver(progress)) return null;
+  const off = !live;
+  const reason = live ? undefined : "This page has no kernel.";
+  return (
+    <span class="sw-row sw-buttons">
+      {off && <span class="sw-muted sw-label">off: this page has no kernel</span>}
+      {state === "paused" || asked === "pause" ? (
+        <button class="sw-button" type="button" disabled={off || asked !== null} title={reason} onClick={() => ask("resume")}>
+          {asked === "pause" ? "pausing\u2026" : asked === "resume" ? "going on\u2026" : "\u25b6 go on"}
+        </button>
+      ) : (
+        <button class="sw-button" type="button" disabled={off || asked !== null} title={reason} onClick={() => ask("pause")}>
+          {asked === "resume" ? "going on\u2026" : "\u23f8 pause"}
+        </button>
+      )}
+      <button class="sw-button" type="button" disabled={off || asked === "stop"} title={reason} onClick={() => ask("stop")}>
+        {asked === "stop" ? "stopping\u2026" : "\u25a0 stop"}
+      </button>
+      {error && <span class="sw-status-error" role="alert">{error}</span>}
+    </span>
+  );
+}
+
+function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row: number | null) => void }) {
+  const x = rows.columns.step ?? EMPTY;
+  const onKeyDown = (event: KeyboardEvent) => {
+    const last = rows.n - 1;
+    const here = at ?? rows.n;
+    const to: Record<string, number> = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last, PageUp: here - 10, PageDown: here + 10 };
+    const row = to[event.key];
+    if (event.key === "Escape") onAt(null);
+    else if (row !== undefined && last >= 0) onAt(Math.max(0, Math.min(last, row)));
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return (
+    <>
+      <div
+        class="sw-curves"
+        tabIndex={0}
+        role="group"
+        aria-label={`Curves of the run. ${pictureOf(rows)} Left and right arrow read them row by row.`}
+        onKeyDown={onKeyDown}
+        onBlur={() => onAt(null)}
+      >
+        {MEASURES.map(({ column, name, ...drawn }) => (
+          <Curve
+            key={column}
+            name={<Term name={name} />}
+            label={name}
+            x={x}
+            y={rows.columns[column] ?? EMPTY}
+            note={column === "dead_fraction" && rows.deadWindow ? `silent for ${short(rows.deadWindow)} tokens` : drawn.log ? "log" : undefined}
+            at={at}
+            onAt={onAt}
+            {...drawn}
+          />
+        ))}
+      </div>
+      <p class="sw-label sw-muted sw-foot" aria-live="polite">
+        {at !== null ? rowOf(rows, at) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1)}; point at a curve to read all of them` : "The first row comes soon."}
+      </p>
+    </>
+  );
+}
+
+/** True when a running run has not been heard of for a while. */
+function useSilence(progress: Progress): boolean {
+  const live = useLive();
+  const [silent, setSilent] = useState(false);
+  useEffect(() => {
+    setSilent(false);
+    if (!live || progress.state !== "running") return;
+    const timer = setTimeout(() => setSilent(true), SILENCE);
+    return () => clearTimeout(timer);
+  }, [live, progress]);
+  return silent;
+}
+
+export default widget(TrainingMonitor, css);

@@ -1,0 +1,81 @@
+// What a run's numbers say in words.
+
+import { count, duration, percent, short, three } from "../shared/format";
+import type { Rows } from "./rows";
+
+export interface Progress {
+  state: "running" | "paused" | "finished" | "stopped" | "failed";
+  step: number;
+  n_steps: number;
+  tokens: number;
+  n_tokens: number;
+  epoch: number | null;
+  n_epochs: number | null;
+  vectors_per_second: number | null;
+  seconds_left: number | null;
+  error: string | null;
+  rows: number;
+  skipped_steps: number;
+}
+
+export interface About {
+  architecture: string;
+  k: number | null;
+  d_in: number;
+  d_sae: number;
+  hook_name: string | null;
+  model_name: string | null;
+}
+
+export function isOver({ state }: Progress): boolean {
+  return state === "finished" || state === "stopped" || state === "failed";
+}
+
+/** One sentence: what is going on, and what can be done. */
+export function stateOf(progress: Progress, seconds: number | null): string {
+  const { state, step, n_steps, error } = progress;
+  const took = seconds === null ? "" : ` in ${duration(seconds)}`;
+  switch (state) {
+    case "running":
+      return step === 0 ? "Starting: the first activations are being read." : "Training.";
+    case "paused":
+      return `Paused at step ${count(step)}. run.sae is a copy of what it has learned so far; it can go on or be stopped.`;
+    case "finished":
+      return `Finished: ${count(step)} steps${took}. The trained SAE is run.sae.`;
+    case "stopped":
+      return `Stopped at step ${count(step)} of ${count(n_steps)}. run.sae holds what it had learned by then.`;
+    case "failed":
+      return `Failed at step ${count(step)}: ${error ?? "run.error says why."}`;
+  }
+}
+
+/** "epoch 3 of 4.1": rounds over the text, the current one counted from 1. */
+export function epochOf({ epoch, n_epochs }: Progress): string | null {
+  if (epoch === null || n_epochs === null) return null;
+  const round = Math.min(Math.floor(epoch) + 1, Math.max(1, Math.ceil(n_epochs)));
+  return `epoch ${round} of ${Number(n_epochs.toFixed(1))}`;
+}
+
+/** The row being read, in one line. */
+export function rowOf(rows: Rows, row: number): string {
+  const at = (name: string) => rows.columns[name]?.[row] ?? Number.NaN;
+  return `step ${count(at("step"))}, ${short(at("tokens"))} tokens, ${duration(at("seconds"))}`;
+}
+
+/** What the picture says, for those who do not see it. */
+export function pictureOf(rows: Rows): string {
+  if (rows.n === 0) return "No step has been logged yet.";
+  const ends = (name: string) => {
+    const known = Array.from(rows.columns[name] ?? []).filter(Number.isFinite);
+    return [known[0], known[known.length - 1]] as const;
+  };
+  const [evFrom, evTo] = ends("explained_variance");
+  const [, l0] = ends("l0");
+  const [, ce] = ends("ce_loss_recovered");
+  const [, dead] = ends("dead_fraction");
+  return (
+    `Explained variance went from ${three(evFrom)} to ${three(evTo)}; L0 ${three(l0)}; ` +
+    `CE loss recovered ${ce === undefined ? "not measured yet" : three(ce)}; ` +
+    `${percent(dead)} of the features dead${rows.deadWindow ? `, silent for ${short(rows.deadWindow)} tokens` : ""}.`
+  );
+}

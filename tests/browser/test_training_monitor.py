@@ -1,0 +1,169 @@
+"""The training monitor in a real JupyterLab: curves that grow, a pause by click, a page without a kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from jupyterlab_session import NotebookPage, OfflinePage
+from playwright.sync_api import Locator, expect
+
+RUN = '''
+import time, torch
+torch.set_num_threads(1)
+import saewidgets as sw
+
+class Stream:
+    """Sparse sums of 256 directions: something that an SAE learns in a second, given out at a walking pace."""
+    d_in, n_vectors, batch_size = 32, 20_000, 200
+    metadata = sw.SAEMetadata(model_name="a toy", hook_name="blocks.0.hook_resid_post")
+    pace = 0.02
+    spoiled = False
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        directions = torch.nn.functional.normalize(torch.randn(256, 32, generator=generator), dim=1)
+        self.x = torch.relu(torch.randn(20_000, 256, generator=generator) - 2.2) @ directions
+
+    def batches(self, epoch=0, start=0):
+        for at in range(start * 200, 20_000, 200):
+            if self.spoiled:
+                raise ValueError("The stream ended <b>early</b>.")
+            time.sleep(self.pace)
+            yield self.x[at : at + 200]
+
+    def ce_loss_recovered(self, sae):
+        return 0.5
+
+def start(n_tokens):
+    stream = Stream()
+    return stream, sw.train(sw.SAE(sw.SAEConfig(d_in=32, d_sae=256, k=4)), stream, sw.TrainConfig(n_tokens=n_tokens))
+
+stream, run = start(200_000)
+monitor = sw.TrainingMonitor(run)
+monitor
+'''
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook: Callable[..., NotebookPage]) -> Iterator[NotebookPage]:
+    page = open_notebook([RUN, "import ipywidgets\nipywidgets.VBox([monitor, sw.TrainingMonitor(run)])"], scale=2)
+    page.run_all()
+    yield page
+
+
+def monitor(notebook: NotebookPage, cell: int = 0, number: int = 0) -> Locator:
+    return notebook.output(cell).locator(".sw-root").nth(number)
+
+
+def length(curve: Locator) -> float:
+    """The points of a drawn curve."""
+    return (curve.locator(".sw-line").get_attribute("d") or "").count("L")
+
+
+def test_curves_grow_pause_and_go_on(notebook: NotebookPage) -> None:
+    root = monitor(notebook)
+    expect(root).to_contain_text("topk, 256 features")
+    expect(root).to_contain_text("blocks.0.hook_resid_post")
+    curve = root.locator("figure", has_text="explained variance")
+    notebook.wait_for("len(run.metrics) >= 5", "True", patience=60)
+    expect(curve.locator(".sw-line")).to_have_attribute("d", _longer_than(3))
+    before = length(curve)
+    notebook.wait_for(f"len(run.metrics) > {before} + 5", "True", patience=60)
+    expect(curve.locator(".sw-line")).to_have_attribute("d", _longer_than(int(before) + 1))
+
+    for theme in ("dark", "light"):
+        notebook.set_theme(theme)
+        notebook.screenshot(f"training_monitor_running_{theme}", root)
+
+    root.get_by_role("button", name="pause").click()
+    expect(root).to_contain_text("Paused at step")
+    assert notebook.wait_for("print(run.state)", "paused") == "paused"
+    step = notebook.run_cell("run.step")
+    assert notebook.run_cell("monitor.state, monitor.step") == f"('paused', {step})"
+    root.get_by_role("button", name="go on").click()
+    notebook.wait_for(f"run.step > {step}", "True")
+    expect(root.get_by_role("button", name="pause")).to_be_enabled()
+
+
+def _longer_than(points: int) -> re.Pattern[str]:
+    """A path of at least so many lines."""
+    return re.compile(rf"^M(?:[^L]*L){{{points},}}")
+
+
+def test_shown_late_and_twice_it_shows_the_same(notebook: NotebookPage) -> None:
+    notebook.run_cell("run.pause()")
+    for number in range(2):
+        root = monitor(notebook, 1, number)
+        expect(root).to_contain_text("Paused at step")
+        expect(root.locator("figure").first.locator(".sw-line")).to_have_attribute(
+            "d", monitor(notebook).locator("figure").first.locator(".sw-line").get_attribute("d") or ""
+        )
+    notebook.run_cell("run.resume()")
+
+
+def test_one_row_is_read_in_all_curves(notebook: NotebookPage) -> None:
+    notebook.run_cell("run.pause()")
+    root = monitor(notebook)
+    expect(root).to_contain_text("Paused at step")
+    root.locator(".sw-curves").focus()
+    notebook.page.keyboard.press("Home")
+    expect(root.locator(".sw-cross")).to_have_count(5)  # CE loss recovered was not measured in the first row
+    row = notebook.run_cell("run.metrics.iloc[0][['step', 'l0']].tolist()")
+    assert row.startswith("[10.0, ")
+    expect(root.locator(".sw-foot")).to_contain_text("step 10, 2k tokens")
+    curve = root.locator("figure", has_text="loss").first
+    box = curve.locator("svg").bounding_box()
+    assert box is not None
+    notebook.page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 20)
+    expect(root.locator(".sw-cross")).to_have_count(6)
+    last = int(notebook.run_cell("int(run.metrics.step.iloc[-1])"))
+    expect(root.locator(".sw-foot")).to_contain_text(f"step {last:,},")
+    notebook.screenshot("training_monitor_read", root)
+    notebook.page.mouse.move(2, 2)
+    notebook.run_cell("run.resume()")
+
+
+def test_stop_finish_and_fail_are_said(notebook: NotebookPage) -> None:
+    root = monitor(notebook)
+    root.get_by_role("button", name="stop").click()
+    assert notebook.wait_for("print(run.state)", "stopped") == "stopped"
+    expect(root).to_contain_text("Stopped at step")
+    expect(root.get_by_role("button", name="pause")).to_have_count(0)
+    for theme in ("dark", "light"):
+        notebook.set_theme(theme)
+        notebook.screenshot(f"training_monitor_stopped_{theme}", root)
+
+
+
+def test_a_failed_run_says_why(open_notebook: Callable[..., NotebookPage]) -> None:
+    page = open_notebook([RUN.replace("stream, run = start(200_000)", "stream, run = start(40_000)")])
+    page.run_all()
+    root = monitor(page)
+    page.wait_for("run.step > 20", "True", patience=60)
+    page.run_cell("stream.spoiled = True")
+    expect(root.get_by_role("alert")).to_contain_text("The stream ended <b>early</b>.")
+    assert page.run_cell("print(run.state)") == "failed"
+    page.screenshot("training_monitor_failed", root)
+    assert page.console_errors == []
+
+
+def test_nothing_was_said_or_asked_for(notebook: NotebookPage) -> None:
+    assert notebook.console_errors == []
+    assert notebook.foreign_requests == []
+
+
+def test_a_page_without_a_kernel(notebook: NotebookPage, tmp_path: Path, page_offline: Callable[..., OfflinePage]) -> None:
+    file = tmp_path / "monitor.html"
+    notebook.run_cell(f"monitor.to_html({str(file)!r})")
+    page = page_offline(file, scale=2)
+    root = page.page.locator(".sw-root")
+    expect(root).to_contain_text("Stopped at step")
+    box = root.locator("svg").first.bounding_box()
+    assert box is not None
+    page.page.mouse.move(box["x"] + 3, box["y"] + 20)
+    expect(root.locator(".sw-foot")).to_contain_text("step 10, 2k tokens")
+    page.screenshot("training_monitor_offline", root)
+    assert page.console_errors == [] and page.requests == []
