@@ -40,8 +40,9 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv $(VENV) || { echo 'Python could not make a virtual environment: install its venv module (on Debian and Ubuntu the package python3-venv).' >&2; exit 1; }
 	@touch $@
 
-# torch first and by itself, so that its pin alone decides which build is taken.
-$(VENV)/.torch: $(VENV)/.created constraints.txt
+# torch first and by itself, so that its pin alone decides which build is taken. The JavaScript comes before it: where
+# Node.js is missing, that is said at once and not after minutes of installing.
+$(VENV)/.torch: $(VENV)/.created constraints.txt | $(STATIC)/.built
 	$(SAY) 'Installing PyTorch (once, a few minutes)'
 	@$(PIP) torch
 	@touch $@
@@ -57,7 +58,7 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml hatch_build.py | $(STATIC)/.built
 	@touch $@ $(VENV)/.demo
 
 js/node_modules/.installed: js/package.json js/package-lock.json js/.npmrc
-	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null || { echo 'Node.js 20 or newer was not found. Install it with npm, then run make again.' >&2; exit 1; }
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null || { echo 'Node.js 20 or newer was not found. Install it with npm, then run make again.' >&2; exit 1; }
 	@command -v npm >/dev/null || { echo 'npm was not found. Install it (it comes with Node.js), then run make again.' >&2; exit 1; }
 	$(SAY) 'Installing what builds the JavaScript (once)'
 	@cd js && npm ci --loglevel=error
