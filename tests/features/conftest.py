@@ -16,7 +16,22 @@ from saewidgets.features.scan import Block
 from saewidgets.features.weights import Unembedding
 from saewidgets.models.tokens import Token
 
-WORDS = ["<bos>", " bridge", "bridge", " Bridge", " bridges", " the", " cat", ".", "\n", " ri", "ver", " old", "C3", "412"]
+WORDS = [
+    "<bos>",
+    " bridge",
+    "bridge",
+    " Bridge",
+    " bridges",
+    " the",
+    " cat",
+    ".",
+    "\n",
+    " ri",
+    "ver",
+    " old",
+    "C3",
+    "412",
+]
 D_SAE, D_IN, CONTEXT = 40, 12, 16
 BRIDGE, DENSE, DEAD, FIRST, RIVER, COPY = 7, 3, 11, 5, 20, 21
 
@@ -70,9 +85,7 @@ def made() -> Made:
         torch.randn(D_IN, len(WORDS), generator=generator), torch.rand(D_IN, generator=generator) + 0.5, centred=False
     )
     W_enc = torch.randn(D_IN, D_SAE, generator=generator)
-    return Made(
-        tokens, contexts, positions, scanned, feature, item, f[item, feature], W_enc, W_dec, unembedding
-    )
+    return Made(tokens, contexts, positions, scanned, feature, item, f[item, feature], W_enc, W_dec, unembedding)
 
 
 @pytest.fixture(scope="session")
