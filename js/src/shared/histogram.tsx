@@ -118,3 +118,17 @@ export function Histogram({ counts, edges, label, caption, unit, signed, marker 
     </figure>
   );
 }
+
+/** The histogram in a row of a table: `heights` 0 to 255, no axis, no words; the row says the numbers. */
+export function Spark({ heights, width = 60, height = 18 }: { heights: Uint8Array; width?: number; height?: number }) {
+  const step = width / heights.length;
+  let path = "";
+  heights.forEach((tall, i) => {
+    if (tall > 0) path += `M${i * step} ${height}v${-Math.max(1, (tall / 255) * height)}h${step - 0.6}V${height}z`;
+  });
+  return (
+    <svg class="sw-spark" viewBox={`0 0 ${width} ${height}`} width={width} height={height} aria-hidden="true">
+      <path class="sw-bar" d={path} />
+    </svg>
+  );
+}

@@ -29,7 +29,7 @@ export function HoverCard({ reading, index, at, feature }: { reading: Reading; i
       )}
       <div>{p !== undefined && p > 0 ? `probability ${percent(p)} given the text before it` : "the first token: nothing before it"}</div>
       {top.length > 0 && (
-        <div class="sw-muted">{top.map((row) => `#${row.feature} ${three(row.value)}`).join("   ")}</div>
+        <div class="sw-muted">{top.map((row) => `#${row.feature} ${three(row.value)}`).join(" \u00b7 ")}</div>
       )}
     </div>
   );

@@ -38,7 +38,7 @@ function TokenHeatmap() {
       />
     );
   };
-  const near = hovered?.index ?? token;
+  const near = token ?? hovered?.index ?? null; // a click locks the list, until then it follows the pointer
 
   return (
     <div class={asked.waiting ? "sw-waiting" : ""}>

@@ -1,0 +1,92 @@
+"""TokenHeatmap in a real JupyterLab, from both ends, and as an exported page without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from jupyterlab_session import NotebookPage, OfflinePage
+from playwright.sync_api import expect
+
+SETUP = """
+import saewidgets as sw
+model = sw.load_model()
+sae = sw.load_sae()
+heatmap = sw.TokenHeatmap(sae, model, "Once upon a time there was a bridge over the river. Lily saw it and ran.")
+"""
+
+# The answer by another way than the widget's: the SAE on the whole forward's cache.
+STRONGEST = """
+def strongest_on_token():
+    _, cache = model.run_with_cache(heatmap.prompt)
+    return int(sae.encode(cache[sae.metadata.hook_name][0, heatmap.token]).argmax())
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook: Callable[..., NotebookPage]) -> Iterator[NotebookPage]:
+    page = open_notebook([SETUP + STRONGEST + "heatmap", "import ipywidgets\nipywidgets.VBox([heatmap, ipywidgets.Label('below')])"])
+    page.run_all()
+    expect(page.output(0).locator(".sw-token").first).to_be_visible()
+    yield page
+    assert page.console_errors == []
+    assert page.foreign_requests == []
+
+
+def test_tokens_stand_as_the_model_sees_them(notebook: NotebookPage) -> None:
+    shown = notebook.output(0).locator(".sw-tokens").first.evaluate("el => el.textContent")
+    assert shown == "<|endoftext|>" + notebook.run_cell("print(heatmap.prompt)")
+
+
+def test_a_click_on_a_token_and_on_a_feature_is_read_in_python(notebook: NotebookPage) -> None:
+    view = notebook.output(0)
+    view.locator(".sw-token", has_text=" bridge").click()
+    notebook.wait_for("heatmap.token", lambda text: text != "")
+    expect(view.locator(".sw-features tbody tr")).not_to_have_count(0)
+    view.locator(".sw-id").first.click()
+    chosen = notebook.wait_for("print(heatmap.feature)", lambda text: text != "None")
+    strongest = notebook.run_cell("print(strongest_on_token())")
+    assert chosen == strongest
+    expect(view.locator(".sw-title")).to_have_text(f"#{chosen}")
+
+
+def test_what_python_sets_is_seen_in_every_place_it_is_shown(notebook: NotebookPage) -> None:
+    notebook.run_cell("heatmap.feature = 5")
+    expect(notebook.output(0).locator(".sw-title")).to_have_text("#5")
+    expect(notebook.output(1).locator(".sw-title")).to_have_text("#5")
+    notebook.run_cell("heatmap.feature = None")
+    expect(notebook.output(0).locator(".sw-title")).to_have_count(0)
+
+
+def test_typing_another_prompt_reads_it(notebook: NotebookPage) -> None:
+    view = notebook.output(0)
+    view.locator("textarea").fill("The dog ran\nhome. <script>alert(1)</script>")
+    view.locator("textarea").press("Enter")
+    notebook.wait_for("heatmap.prompt", lambda text: "script" in text)
+    expect(view.locator(".sw-tokens").first).to_contain_text("<script>alert(1)</script>")
+    expect(view.locator(".sw-glyph").first).to_have_text("\u21b5")
+
+
+def test_a_prompt_that_is_too_long_gets_its_sentence(notebook: NotebookPage) -> None:
+    notebook.run_cell("heatmap.prompt = 'bridge ' * 1000")
+    expect(notebook.output(0).locator("[role=alert]")).to_contain_text("256")
+    notebook.run_cell("heatmap.prompt = 'Once upon a time there was a bridge.'")
+    expect(notebook.output(0).locator("[role=alert]")).to_have_count(0)
+
+
+def test_the_exported_page_hovers_and_clicks_without_a_network(
+    notebook: NotebookPage, page_offline: Callable[..., OfflinePage], tmp_path: Path
+) -> None:
+    html = tmp_path / "heatmap.html"
+    notebook.run_cell(f"heatmap.to_html({str(html)!r})")
+    offline = page_offline(html)
+    tokens = offline.page.locator(".sw-token")
+    expect(tokens.first).to_be_visible()
+    tokens.nth(3).hover()
+    expect(offline.page.locator(".sw-card")).to_contain_text("token 3")
+    tokens.nth(3).click()
+    offline.page.locator(".sw-id").first.click()
+    expect(offline.page.locator(".sw-title")).to_be_visible()
+    assert offline.page.locator("textarea").is_disabled()
+    assert offline.requests == [] and offline.console_errors == []
