@@ -124,7 +124,7 @@ class TrainingMonitor(SAEWidget):
 
     state = traitlets.Unicode(read_only=True, help="running, paused, finished, stopped or failed.").tag(sync=True)
     step = traitlets.Int(0, read_only=True, help="Training steps done.").tag(sync=True)
-    progress = traitlets.Dict(read_only=True, help="How far the run is, and how many rows it has logged.").tag(sync=True)
+    progress = traitlets.Dict(read_only=True, help="How far the run is, and its number of rows.").tag(sync=True)
     _about = traitlets.Dict(read_only=True).tag(sync=True)
 
     _view: TrainingMonitorView

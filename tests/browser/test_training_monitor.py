@@ -137,7 +137,6 @@ def test_stop_finish_and_fail_are_said(notebook: NotebookPage) -> None:
         notebook.screenshot(f"training_monitor_stopped_{theme}", root)
 
 
-
 def test_a_failed_run_says_why(open_notebook: Callable[..., NotebookPage]) -> None:
     page = open_notebook([RUN.replace("stream, run = start(200_000)", "stream, run = start(40_000)")])
     page.run_all()
@@ -155,7 +154,9 @@ def test_nothing_was_said_or_asked_for(notebook: NotebookPage) -> None:
     assert notebook.foreign_requests == []
 
 
-def test_a_page_without_a_kernel(notebook: NotebookPage, tmp_path: Path, page_offline: Callable[..., OfflinePage]) -> None:
+def test_a_page_without_a_kernel(
+    notebook: NotebookPage, tmp_path: Path, page_offline: Callable[..., OfflinePage]
+) -> None:
     file = tmp_path / "monitor.html"
     notebook.run_cell(f"monitor.to_html({str(file)!r})")
     page = page_offline(file, scale=2)

@@ -1,5 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
-import { Curve } from "../shared/curve";
+import { Curve, measuredAt } from "../shared/curve";
 import { count, duration, percent, short, three } from "../shared/format";
 import { useLive, usePlace, useTrait, widget } from "../shared/host";
 import { Status } from "../shared/parts";
@@ -20,10 +20,13 @@ interface Measure {
   clip?: readonly [number, number];
 }
 
+// A share that moves must not change its width with each row.
+const thousandths = (value: number) => value.toFixed(3).replace("-", "\u2212");
+
 const MEASURES: readonly Measure[] = [
   { column: "loss", name: "loss", format: three, log: true },
-  { column: "explained_variance", name: "explained variance", format: three, clip: [0, 1] },
-  { column: "ce_loss_recovered", name: "CE loss recovered", format: three, clip: [0, 1] },
+  { column: "explained_variance", name: "explained variance", format: thousandths, clip: [0, 1] },
+  { column: "ce_loss_recovered", name: "CE loss recovered", format: thousandths, clip: [0, 1] },
   { column: "l0", name: "L0", format: three, include: [0] },
   { column: "dead_fraction", name: "dead features", format: percent, include: [0, 0.01] },
   { column: "vectors_per_second", name: "vectors/s", format: short, include: [0] },
@@ -125,14 +128,14 @@ function Buttons({ progress }: { progress: Progress }) {
   const { transport } = usePlace();
   const live = useLive();
   const [error, setError] = useState<string | null>(null);
-  const [asked, setAsked] = useState<string | null>(null);
+  const [question, setQuestion] = useState<{ method: string; state: string } | null>(null);
   const { state } = progress;
-  useEffect(() => setAsked(null), [state]);
+  const asked = question?.state === state ? question.method : null; // answered once the state is another one
   const ask = (method: string) => {
-    setAsked(method);
+    setQuestion({ method, state });
     setError(null);
     transport.request(method, {}).catch((reason: Error) => {
-      setAsked(null);
+      setQuestion(null);
       setError(reason.message);
     });
   };
@@ -189,7 +192,7 @@ function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row:
             label={name}
             x={x}
             y={rows.columns[column] ?? EMPTY}
-            note={column === "dead_fraction" && rows.deadWindow ? `silent for ${short(rows.deadWindow)} tokens` : drawn.log ? "log" : undefined}
+            note={noteOf(column, rows)}
             at={at}
             onAt={onAt}
             {...drawn}
@@ -201,6 +204,13 @@ function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row:
       </p>
     </>
   );
+}
+
+function noteOf(column: string, rows: Rows): string | undefined {
+  if (column === "loss") return "log";
+  if (column === "dead_fraction" && rows.deadWindow) return `silent for ${short(rows.deadWindow)} tokens`;
+  if (column === "ce_loss_recovered" && measuredAt(rows.columns[column] ?? EMPTY, rows.n) < 0) return "not measured yet";
+  return undefined;
 }
 
 /** True when a running run has not been heard of for a while. */

@@ -37,9 +37,9 @@ export function stateOf(progress: Progress, seconds: number | null): string {
   const took = seconds === null ? "" : ` in ${duration(seconds)}`;
   switch (state) {
     case "running":
-      return step === 0 ? "Starting: the first activations are being read." : "Training.";
+      return step === 0 ? "Starting: the first activations are being read." : "Training. run.sae is a copy of what it has learned so far.";
     case "paused":
-      return `Paused at step ${count(step)}. run.sae is a copy of what it has learned so far; it can go on or be stopped.`;
+      return `Paused at step ${count(step)}. run.sae is a copy of what it has learned so far.`;
     case "finished":
       return `Finished: ${count(step)} steps${took}. The trained SAE is run.sae.`;
     case "stopped":

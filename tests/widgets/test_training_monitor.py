@@ -1,0 +1,232 @@
+"""The monitor's view model and traits, on a run that is moved by hand and on a real one."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import traitlets
+
+import saewidgets as sw
+from saewidgets.training.metrics import COLUMNS as LOGGED
+from saewidgets.widgets.training_monitor import COLUMNS, TrainingMonitor, TrainingMonitorView
+
+
+@dataclass
+class Progress:
+    state: str = "running"
+    step: int = 0
+    n_steps: int = 100
+    tokens: int = 0
+    n_tokens: int = 10_000
+    epoch: float | None = None
+    n_epochs: float | None = math.inf
+    vectors_per_second: float | None = math.nan
+    seconds_left: float | None = None
+
+
+class RunByHand:
+    """A run that is where the test puts it."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.error: BaseException | None = None
+        self.subscribers: list[Callable[[Any], None]] = []
+        self.asked: list[str] = []
+        self._rows: list[dict[str, float]] = []
+        self._sae = SimpleNamespace(cfg=sw.SAEConfig(d_in=8, d_sae=16, k=2))
+        self._vectors = SimpleNamespace(metadata=sw.SAEMetadata(hook_name="blocks.0.hook_resid_post"))
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        return pd.DataFrame(self._rows, columns=list(LOGGED))
+
+    @property
+    def state(self) -> str:
+        return self.progress.state
+
+    def log(self, **values: float) -> None:
+        number = len(self._rows) + 1
+        row = dict.fromkeys(LOGGED, 0.0) | {"step": number, "dead_window": 500, "ce_loss_recovered": math.nan} | values
+        self._rows.append(row)
+        self.progress.step = number
+
+    def tell(self) -> None:
+        for callback in list(self.subscribers):
+            callback(self)
+
+    def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
+        self.subscribers.append(callback)
+        return lambda: self.subscribers.remove(callback) if callback in self.subscribers else None
+
+    def pause(self) -> None:
+        self.asked.append("pause")
+
+    def resume(self) -> None:
+        self.asked.append("resume")
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+
+@pytest.fixture
+def run() -> Any:
+    return RunByHand()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    monkeypatch.setattr(TrainingMonitor, "send", lambda self, content, buffers=None: messages.append(content))
+    return messages
+
+
+def rows_of(answer: tuple[dict[str, Any], list[bytes]]) -> pd.DataFrame:
+    result, buffers = answer
+    values = np.frombuffer(buffers[0], "<f4").reshape(-1, len(result["columns"]))
+    return pd.DataFrame(values, columns=result["columns"])
+
+
+def test_rows_come_from_where_they_are_asked_for(run: Any) -> None:
+    view = TrainingMonitorView(run)
+    assert view.rows(0) == ({"since": 0, "columns": list(COLUMNS), "dead_window": None}, [b""])
+    for number in range(3):
+        run.log(loss=1 / (number + 1), ce_loss_recovered=0.9 if number == 2 else math.nan)
+    table = rows_of(view.rows(1))
+    assert table.step.tolist() == [2, 3]
+    assert table.loss.tolist() == pytest.approx([1 / 2, 1 / 3])
+    assert math.isnan(table.ce_loss_recovered[0]) and table.ce_loss_recovered[1] == pytest.approx(0.9)
+    assert view.rows(1)[0]["dead_window"] == 500
+    assert rows_of(view.rows(99)).empty
+    with pytest.raises(ValueError, match="counted from 0"):
+        view.rows(-1)
+
+
+def test_traits_follow_the_run(run: Any) -> None:
+    run.log(skipped_steps=2)
+    monitor = TrainingMonitor(run)
+    assert (monitor.state, monitor.step, monitor.progress["rows"]) == ("running", 1, 1)
+    assert monitor.progress["skipped_steps"] == 2
+    heard: list[str] = []
+    monitor.observe(lambda change: heard.append(change.new), "state")
+    run.log()
+    run.progress.state = "paused"
+    run.tell()
+    assert (monitor.state, monitor.step, monitor.progress["rows"], heard) == ("paused", 2, 2, ["paused"])
+
+
+def test_numbers_that_json_cannot_carry_are_left_out(run: Any) -> None:
+    progress = TrainingMonitorView(run).progress()
+    assert progress["n_epochs"] is None and progress["vectors_per_second"] is None
+
+
+def test_an_error_is_shown_as_its_sentence(run: Any) -> None:
+    run.progress.state, run.error = "failed", ValueError("The stream ended early.")
+    assert TrainingMonitor(run).progress["error"] == "The stream ended early."
+    run.error = ZeroDivisionError("division by zero")
+    assert TrainingMonitor(run).progress["error"] == "ZeroDivisionError: division by zero"
+
+
+def test_buttons_reach_the_run_and_nothing_else_does(run: Any, sent: list[dict[str, Any]]) -> None:
+    monitor = TrainingMonitor(run)
+    for number, method in enumerate(("pause", "resume", "stop", "subscribe")):
+        monitor._on_message(monitor, {"kind": "request", "id": number, "method": method, "params": {}}, [])
+    assert run.asked == ["pause", "resume", "stop"]
+    assert [message["kind"] for message in sent] == ["answer", "answer", "answer", "error"]
+
+
+def test_what_follows_the_run_cannot_be_set(run: Any, sent: list[dict[str, Any]]) -> None:
+    monitor = TrainingMonitor(run)
+    with pytest.raises(traitlets.TraitError, match="read-only"):
+        monitor.state = "finished"
+    monitor.set_state({"state": "finished", "progress": {}})  # as the browser would
+    assert monitor.state == "running" and monitor.progress["n_steps"] == 100
+    assert sent == [{"kind": "refused", "message": "state follows the run; use pause, go on and stop."}]
+    with pytest.raises(TypeError, match="no option 'stat'"):
+        TrainingMonitor(run, stat="x")
+
+
+def test_a_monitor_lets_go_of_the_run_when_it_is_closed_or_gone(run: Any) -> None:
+    monitor = TrainingMonitor(run)
+    monitor.close()
+    assert run.subscribers == []
+    run.tell()
+
+    gone = TrainingMonitor(run)
+    from ipywidgets.widgets.widget import _instances
+
+    _instances.pop(gone.model_id, None)  # ipywidgets itself keeps what has a comm
+    watched = weakref.ref(gone)
+    gone.comm.close()
+    del gone
+    gc.collect()
+    assert watched() is None
+    run.tell()
+    assert run.subscribers == []
+
+
+def test_text_is_the_same_however_far_the_run_is(run: Any) -> None:
+    monitor = TrainingMonitor(run)
+    before = repr(monitor)
+    assert before == "TrainingMonitor(architecture='topk', d_sae=16, hook_name='blocks.0.hook_resid_post')"
+    run.log()
+    run.tell()
+    assert repr(monitor) == before
+
+
+def test_a_snapshot_holds_all_rows_and_where_the_run_was(run: Any) -> None:
+    monitor = TrainingMonitor(run)
+    run.log()
+    run.log()
+    taken = monitor.snapshot()  # no news since the rows came
+    assert taken["state"]["progress"]["rows"] == 2 and taken["state"]["_about"]["d_sae"] == 16
+    assert taken["state"]["_live"] is False
+    (answer,) = taken["answers"]
+    assert (answer["method"], answer["params"]) == ("rows", {"since": 0})
+    assert len(answer["buffers"][0]) == 2 * len(COLUMNS) * 4
+
+
+class Toy:
+    """32-dimensional vectors, forever the same 4,000."""
+
+    d_in, n_vectors, batch_size = 32, 4_000, 200
+    metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
+
+    def __init__(self) -> None:
+        self.x = torch.randn(4_000, 32, generator=torch.Generator().manual_seed(0))
+        self.may_go_on = threading.Event()
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[torch.Tensor]:
+        for at in range(start * 200, 4_000, 200):
+            self.may_go_on.wait(30)
+            yield self.x[at : at + 200]
+
+
+def test_a_real_run_is_paused_shown_late_and_finished() -> None:
+    stream = Toy()
+    run = sw.train(sw.SAE(sw.SAEConfig(d_in=32, d_sae=64, k=4)), stream, sw.TrainConfig(n_tokens=20_000))
+    monitor = TrainingMonitor(run)
+    assert (monitor.state, monitor.step) == ("running", 0)
+    assert repr(monitor) == "TrainingMonitor(architecture='topk', d_sae=64, hook_name='blocks.0.hook_resid_post')"
+    monitor.answer("pause", {})
+    assert run.state == "paused"
+    monitor.answer("resume", {})
+    stream.may_go_on.set()
+    run.wait(60)
+    assert (monitor.state, monitor.step) == ("finished", run.step)
+    late = TrainingMonitor(run)
+    for shown in (monitor, late):
+        table = rows_of(shown.answer("rows", {"since": 0}))
+        assert table.step.tolist() == run.metrics.step.tolist()
+        assert shown.progress["rows"] == len(run.metrics) >= 50
+    assert run.callback_errors == []
