@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from saewidgets.activations.hooks import HookSite
-from saewidgets.models.lock import forward_hooks
+from saewidgets.activations.resume import run_halfway, run_on
 from saewidgets.models.tokens import device_of
 
 if TYPE_CHECKING:
     from saewidgets.sae.sae import SAE
 
-_LOGITS_AT_ONCE = 64 * 1024 * 1024  # numbers in one tensor of logits: 256 MB in float32
+_LOGITS_AT_ONCE = 16 * 1024 * 1024  # numbers in one tensor of logits: 64 MB in float32
+_CONTEXTS_AT_ONCE = 8
+
+Look = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,10 @@ def recovered(clean: float, spliced: float, zero: float) -> float:
     return (zero - spliced) / (zero - clean) if zero > clean else float("nan")
 
 
-def replace_at(site: HookSite, keep: Tensor, new: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A hook that puts `new(x)` in place of the activation where `keep` [batch, pos] is true; x is [k, d_in]."""
-
-    def hook(activation: Tensor, hook: Any) -> Tensor:
-        vectors = activation.flatten(2) if site.flatten else activation
-        changed = vectors.clone()
-        changed[keep] = new(vectors[keep].float()).to(vectors.dtype)
-        return changed.reshape(activation.shape)
-
-    return hook
-
-
 @torch.no_grad()
-def splice_scores(sae: SAE, model: Any, tokens: Tensor, mask: Tensor, site: HookSite) -> SpliceScores:
+def splice_scores(
+    sae: SAE, model: Any, tokens: Tensor, mask: Tensor, site: HookSite, on_vectors: Look | None = None
+) -> SpliceScores:
     """Score an SAE by the model's own loss.
 
     Args:
@@ -68,48 +61,58 @@ def splice_scores(sae: SAE, model: Any, tokens: Tensor, mask: Tensor, site: Hook
             own activation was spliced.
         site: Where the SAE belongs. Positions in `sae.metadata.excluded_positions` are left as they are and are not
             counted.
+        on_vectors: Called with the spliced vectors `[k, d_in]`, their reconstruction, and the values and indices of
+            the active features, batch after batch: other scores of the same pass.
 
     Raises:
         ValueError: nothing to score.
     """
     device = device_of(model)
-    spliced_at = mask.to(device).clone()
-    excluded = [p for p in sae.metadata.excluded_positions if p < tokens.shape[1]]
-    spliced_at[:, excluded] = False
-    total = torch.zeros(4, dtype=torch.float64, device="cpu")
-    count = 0
-    rows = max(1, min(16, _LOGITS_AT_ONCE // (tokens.shape[1] * int(model.cfg.d_vocab))))
-    for start in range(0, len(tokens), rows):
-        here = slice(start, start + rows)
-        width = max(2, int(mask[here].sum(1).max())) if bool(mask[here].any()) else 2
-        batch, where = tokens[here, :width].to(device), spliced_at[here, :width]
-        scored = where[:, :-1] & mask[here, 1:width].to(device)
-        n = int(scored.sum())
-        if n == 0:
-            continue
-        targets = batch[:, 1:][scored]
-
-        def reconstruct(x: Tensor) -> Tensor:
-            output: Tensor = sae(x.to(sae.device)).to(x.device)
-            return output
-
-        clean = _log_probs(model, batch, scored, None)
-        spliced = _log_probs(model, batch, scored, (site.hook_name, replace_at(site, where, reconstruct)))
-        zero = _log_probs(model, batch, scored, (site.hook_name, replace_at(site, where, torch.zeros_like)))
-        ce = [functional.nll_loss(scores, targets, reduction="sum") for scores in (clean, spliced, zero)]
-        kl = functional.kl_div(spliced, clean, log_target=True, reduction="sum")
-        total += torch.stack([*ce, kl]).double().cpu()
-        count += n
-    if count == 0:
+    spliced_at = mask.clone()
+    spliced_at[:, [p for p in sae.metadata.excluded_positions if p < tokens.shape[1]]] = False
+    if not bool((spliced_at[:, :-1] & mask[:, 1:]).any()):
         raise ValueError(
             "There is nothing to score: no text is longer than the positions that the SAE leaves out. "
             "Pass longer texts."
         )
+    total = torch.zeros(4, dtype=torch.float64)
+    count = 0
+    rows = max(1, min(_CONTEXTS_AT_ONCE, _LOGITS_AT_ONCE // (tokens.shape[1] * int(model.cfg.d_vocab))))
+    # contexts of like length share a forward, cut to the longest of them
+    for some in torch.argsort(mask.sum(1), descending=True, stable=True).split(rows):
+        width = int(mask[some[0]].sum())
+        batch, where = tokens[some, :width].to(device), spliced_at[some, :width].to(device)
+        if not bool(where.any()):
+            continue
+        halfway = run_halfway(model, batch, site)
+        vectors = halfway.vectors[where].float()
+        values, indices = sae.encode_sparse(vectors)
+        reconstruction = sae.decode_sparse(values, indices).to(device)
+        if on_vectors is not None:
+            on_vectors(vectors, reconstruction, values, indices)
+        scored = where[:, :-1] & mask[some, 1:width].to(device)
+        targets = batch[:, 1:][scored]
+        clean = _log_probs(halfway.logits, scored)
+        spliced = _log_probs(run_on(model, halfway, replace_at(site, where, reconstruction)), scored)
+        zero = _log_probs(run_on(model, halfway, replace_at(site, where, torch.zeros_like(vectors))), scored)
+        ce = [functional.nll_loss(scores, targets, reduction="sum") for scores in (clean, spliced, zero)]
+        kl = functional.kl_div(spliced, clean, log_target=True, reduction="sum")
+        total += torch.stack([*ce, kl]).cpu().double()
+        count += len(targets)
     ce_clean, ce_spliced, ce_zero, kl_mean = (total / count).tolist()
     return SpliceScores(ce_clean, ce_spliced, ce_zero, kl_mean, count)
 
 
-def _log_probs(model: Any, tokens: Tensor, scored: Tensor, hook: tuple[str, Any] | None) -> Tensor:
-    with forward_hooks(model, [hook] if hook else []):
-        logits = model(tokens, return_type="logits")
+def replace_at(site: HookSite, where: Tensor, vectors: Tensor) -> Callable[..., Tensor]:
+    """A hook function that puts vectors `[k, d_in]` where `where` `[batch, pos]` is true."""
+
+    def hook(activation: Tensor, hook: Any) -> Tensor:
+        changed = (activation.flatten(2) if site.flatten else activation).clone()
+        changed[where] = vectors.to(changed.dtype)
+        return changed.reshape(activation.shape)
+
+    return hook
+
+
+def _log_probs(logits: Tensor, scored: Tensor) -> Tensor:
     return functional.log_softmax(logits[:, :-1][scored].float(), dim=-1)
