@@ -123,6 +123,8 @@ def build_index(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} leaves nothing to index; it must be at least 1")
     connect(path.parent, memory_limit).close()  # a bad limit is said now, not after the scan
+    if isinstance(texts, Iterator):
+        texts = list(texts)  # read twice: for its hash, and for the model
     site = check_fits(sae, model, hook_name)
     sae = sae.clone()  # a run may be writing it
     metadata = sae.metadata

@@ -37,7 +37,7 @@ def test_sql_over_all_tables(index, made):
         "attach 'other.db'",
         "export database 'stolen'",
         "set threads = 1",
-        "pragma database_list",
+        "pragma enable_profiling",
         "install httpfs",
         "load httpfs",
         "select 1; drop view items",
