@@ -95,9 +95,7 @@ def main() -> None:
         print(f"open                 {1000 * (time.perf_counter() - start):8.1f} ms")
         start = time.perf_counter()
         whole_view(index, 0)
-        print(
-            f"first view           {1000 * (time.perf_counter() - start):8.1f} ms      (tables read for the first time)"
-        )
+        print(f"first view           {1000 * (time.perf_counter() - start):8.1f} ms      (reads the tables)")
         alive = index.table().query("density > 0")["feature"].tolist()
         chosen = alive[1 :: max(1, len(alive) // 60)]
         median, worst = milliseconds(lambda feature: whole_view(index, feature), chosen)
