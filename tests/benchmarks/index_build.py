@@ -86,9 +86,8 @@ def main() -> None:
         for phase, at in phases.items():
             print(f"  {phase:<24} {at - previous:6.1f} s")
             previous = at
-        print(
-            f"stored               {stored / index.meta['n_stored']:8.2f} bytes per activation, {size / 1e6:.1f} MB in all"
-        )
+        print(f"stored               {stored / index.meta['n_stored']:8.2f} bytes per activation")
+        print(f"whole folder         {size / 1e6:8.1f} MB")
 
         start = time.perf_counter()
         index = sw.FeatureIndex.open(path)
