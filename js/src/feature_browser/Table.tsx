@@ -1,0 +1,170 @@
+// All features as rows, only those in sight drawn. The rows are a grid: arrows and j/k walk, the selected row is in view.
+
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { Words } from "../feature_dashboard/Words";
+import { percent, three } from "../shared/format";
+import { Spark } from "../shared/histogram";
+import { Term, type TermName } from "../shared/terms";
+import type { Sort, Table } from "./rows";
+
+const ROW = 28;
+const BEYOND = 8;
+
+interface Props {
+  table: Table;
+  rows: Uint32Array;
+  selected: number;
+  sort: Sort;
+  descending: boolean;
+  /** False where a row's dashboard cannot be shown. */
+  available: (feature: number) => boolean;
+  onSelect: (feature: number) => void;
+  onSort: (sort: Sort, descending: boolean) => void;
+}
+
+interface Column {
+  sort?: Sort;
+  name: string;
+  term?: TermName;
+  class: string;
+}
+
+const COLUMNS: readonly Column[] = [
+  { sort: "feature", name: "#", class: "sw-fb-id" },
+  { name: "activations", class: "sw-fb-spark" },
+  { sort: "density", name: "density", term: "density", class: "sw-number" },
+  { sort: "max", name: "max", term: "max", class: "sw-number" },
+  { sort: "mean", name: "mean", term: "mean", class: "sw-number sw-fb-wide" },
+  { sort: "cosine", name: "enc/dec", term: "encoder/decoder cosine", class: "sw-number sw-fb-wide" },
+  { name: "fires on", class: "sw-fb-words" },
+];
+
+export function FeatureTable({ table, rows, selected, sort, descending, available, onSelect, onSort }: Props) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const [top, setTop] = useState(0);
+  const [height, setHeight] = useState(560);
+  const place = rows.indexOf(selected);
+
+  useEffect(() => {
+    if (!scroller.current || typeof ResizeObserver === "undefined") return;
+    const observer = new ResizeObserver(() => {
+      if (scroller.current && scroller.current.clientHeight > 0) setHeight(scroller.current.clientHeight);
+    });
+    observer.observe(scroller.current);
+    return () => observer.disconnect();
+  }, []);
+  useLayoutEffect(() => {
+    const box = scroller.current;
+    if (!box || place < 0) return;
+    const room = box.clientHeight || height;
+    if (place * ROW >= box.scrollTop && (place + 1) * ROW <= box.scrollTop + room) return;
+    const near = Math.abs(place * ROW - box.scrollTop - room / 2) < room; // one step: move as little as possible
+    box.scrollTop = near ? (place * ROW < box.scrollTop ? place * ROW : (place + 1) * ROW - room) : (place - Math.floor(room / ROW / 2)) * ROW;
+    setTop(box.scrollTop);
+  }, [place, rows, height]);
+
+  const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
+  const last = Math.min(rows.length, Math.ceil((top + height) / ROW) + BEYOND);
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor(height / ROW) - 1);
+    const steps: Record<string, number> = { ArrowDown: place + 1, ArrowUp: place - 1, PageDown: place + page, PageUp: place - page, Home: 0, End: rows.length - 1 };
+    const step = steps[event.key];
+    if (step === undefined || rows.length === 0) return;
+    onSelect(rows[Math.max(0, Math.min(rows.length - 1, step))]!);
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return (
+    <div class="sw-fb-table" role="grid" aria-label="Features" aria-rowcount={rows.length + 1}>
+      <div class="sw-fb-row sw-fb-head sw-label sw-muted" role="row" aria-rowindex={1}>
+        {COLUMNS.map((column) => (
+          <Head key={column.name} {...{ column, sort, descending, onSort }} />
+        ))}
+      </div>
+      <div
+        class="sw-fb-scroll"
+        ref={scroller}
+        role="rowgroup"
+        tabIndex={0}
+        aria-activedescendant={place >= first && place < last ? `sw-fb-${selected}` : undefined}
+        onScroll={(event) => setTop(event.currentTarget.scrollTop)}
+        onKeyDown={onKeyDown}
+      >
+        <div role="presentation" style={{ height: `${rows.length * ROW}px` }}>
+          <div role="presentation" style={{ transform: `translateY(${first * ROW}px)` }}>
+            {Array.from(rows.subarray(first, last), (feature, i) => (
+              <Row
+                key={feature}
+                {...{ table, feature, onSelect }}
+                index={first + i + 2}
+                selected={feature === selected}
+                off={!available(feature)}
+              />
+            ))}
+          </div>
+        </div>
+      </div>
+    </div>
+  );
+}
+
+function Head({ column, sort, descending, onSort }: { column: Column } & Pick<Props, "sort" | "descending" | "onSort">) {
+  const mine = column.sort !== undefined && column.sort === sort;
+  const name = column.term ? <Term name={column.term}>{column.name}</Term> : column.name;
+  return (
+    <div class={column.class} role="columnheader" aria-sort={mine ? (descending ? "descending" : "ascending") : undefined}>
+      {column.sort === undefined ? (
+        name
+      ) : (
+        <button
+          class="sw-fb-sort"
+          type="button"
+          aria-label={`sort by ${column.term ?? "feature number"}`}
+          onClick={() => onSort(column.sort!, mine ? !descending : column.sort !== "feature")}
+        >
+          {mine ? (descending ? "\u25be" : "\u25b4") : ""}
+          {name}
+        </button>
+      )}
+    </div>
+  );
+}
+
+interface RowProps {
+  table: Table;
+  feature: number;
+  index: number;
+  selected: boolean;
+  off: boolean;
+  onSelect: (feature: number) => void;
+}
+
+function Row({ table, feature, index, selected, off, onSelect }: RowProps) {
+  const dead = table.count[feature] === 0;
+  const flags = table.flagsOf(feature);
+  return (
+    <div
+      class={`sw-fb-row ${selected ? "sw-fb-selected" : ""} ${off ? "sw-fb-off" : ""}`}
+      id={`sw-fb-${feature}`}
+      role="row"
+      aria-rowindex={index}
+      aria-selected={selected}
+      title={off ? "not recorded with this page" : undefined}
+      onClick={() => onSelect(feature)}
+    >
+      <div class="sw-fb-id sw-mono" role="gridcell">#{feature}</div>
+      <div class="sw-fb-spark" role="gridcell"><Spark heights={table.spark(feature)} /></div>
+      <div class="sw-number" role="gridcell">{percent(table.density[feature])}</div>
+      <div class="sw-number" role="gridcell">{dead ? "\u2013" : three(table.max[feature])}</div>
+      <div class="sw-number sw-fb-wide" role="gridcell">{dead ? "\u2013" : three(table.mean[feature])}</div>
+      <div class="sw-number sw-fb-wide" role="gridcell">{table.cosine[feature]!.toFixed(2)}</div>
+      <div class="sw-fb-words sw-mono" role="gridcell">
+        {flags.map((bit) => (
+          <span class="sw-fb-flag" key={bit} title={table.meanings[bit]}>{table.flags[bit]}</span>
+        ))}
+        <Words tokens={table.tokens(feature)} />
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,47 @@
+// What the feature writes: the tokens whose logits it raises and lowers most, and the histogram over the vocabulary.
+
+import { signed } from "../shared/format";
+import { Histogram } from "../shared/histogram";
+import { Bar } from "../shared/parts";
+import { Term } from "../shared/terms";
+import { inQuotes } from "../shared/tokens";
+import type { Effect, Feature } from "./answers";
+
+export function Effects({ feature }: { feature: Feature }) {
+  const { positive, negative, logits } = feature;
+  const most = Math.max(1e-9, ...[...positive, ...negative].map(({ value }) => Math.abs(value)));
+  return (
+    <section aria-label="Effect on logits">
+      {logits && (
+        <Histogram
+          counts={logits.counts}
+          edges={logits.edges}
+          label="effect on logits"
+          caption={<Term name="effect on logits" />}
+          signed
+          height={40}
+        />
+      )}
+      {!logits && <p class="sw-label"><Term name="effect on logits" /></p>}
+      <div class="sw-fd-effects">
+        <Column effects={positive} most={most} label="Tokens made more likely" sign="pos" />
+        <Column effects={negative} most={most} label="Tokens made less likely" sign="neg" />
+      </div>
+    </section>
+  );
+}
+
+function Column({ effects, most, label, sign }: { effects: Effect[]; most: number; label: string; sign: "pos" | "neg" }) {
+  return (
+    <ol class="sw-fd-column" aria-label={label}>
+      {effects.map((effect, i) => (
+        <li key={i} title={`${inQuotes(effect)} ${signed(effect.value)}`}>
+          <span class="sw-mono sw-ellipsis">{inQuotes(effect)}</span>
+          <Bar share={Math.abs(effect.value) / most} sign={sign} />
+          <span class="sw-number">{signed(effect.value)}</span>
+        </li>
+      ))}
+      {effects.length === 0 && <li class="sw-muted">none</li>}
+    </ol>
+  );
+}

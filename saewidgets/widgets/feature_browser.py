@@ -1,0 +1,238 @@
+"""FeatureBrowser: a table of all features of an index (or of one of several), the selected one's dashboard beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import traitlets
+
+from saewidgets.features import FLAGS
+from saewidgets.widgets._base import Answer, Params, feature_in_range
+from saewidgets.widgets.feature_dashboard import DashboardTraits, FeatureDashboardView, most_specific
+
+if TYPE_CHECKING:
+    from saewidgets.features import FeatureIndex
+
+SPARK_BINS = 20
+"""Bars of a row's small histogram: two of the index's bins each."""
+TOKENS_IN_A_ROW = 6
+MOST_FOUND = 1000
+"""Features that a search gives, best first."""
+SORTS = ("match", "feature", "density", "max", "mean", "cosine")
+"""What rows may be sorted by; "match" is best match first while something is searched, by number otherwise."""
+
+
+class FeatureBrowserView:
+    """What a browser shows. Plain Python: one dashboard view per index, and the tables.
+
+    Args:
+        indexes: One or more; each is called by its `name`, with a number behind it where two are called the same.
+
+    Raises:
+        ValueError: no index is given.
+    """
+
+    requests: ClassVar[tuple[str, ...]] = ("table", "search", "feature", "related", "examples")
+
+    def __init__(self, indexes: Sequence[FeatureIndex]) -> None:
+        if not indexes:
+            raise ValueError("A FeatureBrowser needs at least one index: FeatureBrowser(index).")
+        self.dashboards: dict[str, FeatureDashboardView] = {}
+        for index in indexes:
+            name, number = index.name, 1
+            while name in self.dashboards:
+                number += 1
+                name = f"{index.name} ({number})"
+            self.dashboards[name] = FeatureDashboardView(index)
+
+    @property
+    def names(self) -> list[str]:
+        """What the indexes are called."""
+        return list(self.dashboards)
+
+    def dashboard(self, index: str) -> FeatureDashboardView:
+        """The dashboard view of the index of this name.
+
+        Raises:
+            ValueError: no index is called so.
+        """
+        if index not in self.dashboards:
+            raise ValueError(index_sentence(index, self.names))
+        return self.dashboards[index]
+
+    def table(self, index: str) -> Answer:
+        """All features of an index, column by column.
+
+        Returns:
+            `d_sae`, `n_tokens`, `flags` (names, bit 0 first) with `meanings`, `bars`; and the buffers density
+            float32 [d_sae], count int32, max float32, mean float32, encoder/decoder cosine float32, flags uint8 (a
+            bit each), small histograms uint8 [d_sae, bars] (heights on a log scale, 255 the feature's tallest),
+            number of top tokens uint8, their lengths in bytes uint16, their texts in UTF-8 one after the other.
+
+        Raises:
+            ValueError: no index is called so.
+        """
+        source = self.dashboard(index).index
+        rows = source.sql(
+            "select density, count, max, mean, enc_dec_cosine, histogram, top_tokens, flags from features order by feature"
+        )
+        names = list(FLAGS)
+        flags = np.array([sum(1 << names.index(flag) for flag in row if flag in names) for row in rows["flags"]])
+        texts, counts = _top_tokens(source, rows["top_tokens"])
+        result = {
+            "d_sae": source.d_sae,
+            "n_tokens": source.n_tokens,
+            "flags": names,
+            "meanings": [FLAGS[name] for name in names],
+            "bars": SPARK_BINS,
+        }
+        return result, [
+            *(rows[name].to_numpy().astype(kind).tobytes() for name, kind in (("density", "<f4"), ("count", "<i4"))),
+            *(rows[name].to_numpy().astype("<f4").tobytes() for name in ("max", "mean", "enc_dec_cosine")),
+            flags.astype("u1").tobytes(),
+            spark_heights(np.stack(rows["histogram"].to_list())).tobytes(),
+            counts.astype("u1").tobytes(),
+            np.array([len(text) for text in texts]).astype("<u2").tobytes(),
+            b"".join(texts),
+        ]
+
+    def search(self, index: str, query: str) -> Answer:
+        """The features that fire on a token that says `query` (or the feature "#412"), best first.
+
+        Returns:
+            `message` (a sentence where nothing is found, else None), and the buffer features int32.
+
+        Raises:
+            ValueError: the query is empty, names a feature that does not exist, or no index is called so.
+        """
+        found = self.dashboard(index).index.search(query, n=MOST_FOUND)
+        return {"message": found.attrs.get("message")}, [found["feature"].to_numpy().astype("<i4").tobytes()]
+
+    def feature(self, index: str, feature: int) -> Answer:
+        """See `FeatureDashboardView.feature`."""
+        return self.dashboard(index).feature(feature)
+
+    def related(self, index: str, feature: int) -> Answer:
+        """See `FeatureDashboardView.related`."""
+        return self.dashboard(index).related(feature)
+
+    def examples(self, index: str, feature: int, **which: Any) -> Answer:
+        """See `FeatureDashboardView.examples`."""
+        return self.dashboard(index).examples(feature, **which)
+
+
+class FeatureBrowser(DashboardTraits):
+    """All features in a table to sort, filter and search; the selected one's dashboard beside it.
+
+    Args:
+        index: An index, or a list of them: then the first step is to choose one, by its name.
+        feature: The selected feature; without one, the most specific of the index.
+        index_name: Which index, where there are several.
+        sort, descending: What the rows are sorted by: "match", "feature", "density", "max", "mean" or "cosine".
+        query: A token, or "#412"; only features that fire on it are listed.
+        hide_dead, hide_dense: Leave out features that are never active, or on more than 10 % of tokens.
+        recorded: How many features an exported page carries with all their examples (see `most_specific`).
+        range, group, context: What the dashboard shows of it, see `FeatureDashboard`.
+
+    Raises:
+        ValueError: no index is given.
+        traitlets.TraitError: a feature, index or order that does not exist.
+        TypeError: an unknown option, by name.
+    """
+
+    bundle_name: ClassVar[str] = "feature_browser"
+
+    index_name = traitlets.Unicode(help="The name of the index shown.").tag(sync=True)
+    sort = traitlets.Enum(SORTS, "match", help="What the rows are sorted by.").tag(sync=True)
+    descending = traitlets.Bool(False, help="Largest first.").tag(sync=True)
+    query = traitlets.Unicode("", help="What is searched.").tag(sync=True)
+    hide_dead = traitlets.Bool(True, help="Leave out features that are never active.").tag(sync=True)
+    hide_dense = traitlets.Bool(False, help="Leave out features active on more than 10 % of tokens.").tag(sync=True)
+    recorded = traitlets.Int(40, min=0, help="How many features an exported page carries whole.")
+
+    _names = traitlets.List(traitlets.Unicode(), help="What the indexes are called.").tag(sync=True)
+    _recorded = traitlets.List(traitlets.Int(), help="Features that an exported page carries.").tag(sync=True)
+
+    _view: FeatureBrowserView
+
+    def __init__(
+        self, index: FeatureIndex | Sequence[FeatureIndex], feature: int | None = None, **options: Any
+    ) -> None:
+        view = FeatureBrowserView(list(index) if isinstance(index, (list, tuple)) else [index])  # type: ignore[list-item]
+        options.setdefault("index_name", view.names[0])
+        if feature is None and options["index_name"] in view.dashboards:
+            feature = most_specific(view.dashboard(options["index_name"]).index, 1)[0]
+        super().__init__(view, feature=feature or 0, **options)
+        self.observe(self._let_go_of_the_range, "feature")
+        self.observe(self._begin_anew, "index_name")
+
+    @traitlets.default("_names")
+    def _default_names(self) -> list[str]:
+        return self._view.names
+
+    @traitlets.validate("feature")
+    def _feature_exists(self, proposal: dict[str, Any]) -> int | None:
+        return feature_in_range(proposal["value"], self._view.dashboard(self.index_name).d_sae)
+
+    @traitlets.validate("index_name")
+    def _index_exists(self, proposal: dict[str, Any]) -> str:
+        name: str = proposal["value"]
+        if name not in self._view.dashboards:
+            raise traitlets.TraitError(index_sentence(name, self._view.names))
+        return name
+
+    def _begin_anew(self, _change: object) -> None:
+        """Another index has other features: the number of the old one means nothing in it."""
+        self.feature = most_specific(self._view.dashboard(self.index_name).index, 1)[0]
+
+    def recorded_features(self) -> list[int]:
+        """The features that an exported page carries: the selected one and the most specific."""
+        best = most_specific(self._view.dashboard(self.index_name).index, self.recorded)
+        return sorted({self.feature, *best})
+
+    def recorded_requests(self) -> Iterable[tuple[str, Params]]:
+        name = self.index_name
+        yield "table", {"index": name}
+        for feature in self.recorded_features():
+            for method, params in self._view.dashboard(name).recorded(feature):
+                yield method, {"index": name, **params}
+            yield "related", {"index": name, "feature": feature}
+
+    def snapshot(self) -> dict[str, Any]:
+        taken = super().snapshot()
+        taken["state"].update(_names=self._view.names, _recorded=self.recorded_features())
+        return taken
+
+    def shown(self) -> dict[str, Any]:
+        return {"index_name": self.index_name, "feature": self.feature}
+
+
+def spark_heights(histograms: np.ndarray) -> np.ndarray:
+    """Heights of the small histograms, uint8 [n, SPARK_BINS]: log(1 + count) as a share of each row's tallest bar.
+
+    Args:
+        histograms: Counts [n, bins], bins a multiple of SPARK_BINS.
+    """
+    n, bins = histograms.shape
+    logs = np.log1p(histograms.reshape(n, SPARK_BINS, bins // SPARK_BINS).sum(2, dtype=np.float64))
+    tallest = logs.max(1, keepdims=True)
+    # What is there stays visible: one activation among a million is a bar of one step.
+    return np.ceil(255 * np.divide(logs, tallest, out=np.zeros_like(logs), where=tallest > 0)).astype("u1")
+
+
+def index_sentence(name: str, names: Sequence[str]) -> str:
+    """Which indexes there are, said where one is asked for that is none."""
+    return f"There is no index {name!r} in this browser: it holds {', '.join(map(repr, names))}."
+
+
+def _top_tokens(source: FeatureIndex, rows: Iterable[Sequence[int]]) -> tuple[list[bytes], np.ndarray]:
+    """The top tokens of all features one after the other, as UTF-8, and how many each feature has."""
+    kept = [[int(token) for token in row[:TOKENS_IN_A_ROW]] for row in rows]
+    ids = sorted({token for row in kept for token in row})
+    texts = {}
+    for token in source.tokens(ids):
+        text = f"<0x{token.text}>" if token.hex else token.text
+        texts[token.id] = text.encode("utf-8", "replace")
+    return [texts[token] for row in kept for token in row], np.array([len(row) for row in kept])

@@ -1,0 +1,292 @@
+"""FeatureDashboard: one feature of an index: how often and how strongly it fires, on what, and what it writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import traitlets
+
+from saewidgets.features import FLAGS
+from saewidgets.widgets._base import Answer, Params, SAEWidget, feature_in_range
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saewidgets.features import FeatureIndex
+
+INTERVALS = 5
+"""Into how many intervals of equal width, 0 to its maximum, a feature's activations are divided."""
+EXAMPLES = {"top": 20, "random": 12}
+"""Examples shown of a group; an interval shows `PER_INTERVAL`, a brushed range as many as "top"."""
+PER_INTERVAL = 8
+WINDOW = 256
+"""Tokens on each side of a peak that travel to the screen: the whole context of any usual SAE."""
+SPECIFIC_FROM = 20
+"""Activations a feature must have to be called specific: a handful of places proves nothing."""
+
+
+def most_specific(index: FeatureIndex, n: int) -> list[int]:
+    """The n features that are best looked at first: without a flag, active on at least 20 tokens, and with the largest
+    share of their summed activation on their ten top tokens. Where these are fewer than n, the most active others.
+    """
+    found = index.sql(
+        f"""
+        select feature from features
+        order by len(flags) = 0 and count >= {SPECIFIC_FROM} desc,
+            case when len(flags) = 0 and count >= {SPECIFIC_FROM} then list_sum(top_shares) end desc nulls last,
+            count desc, feature
+        limit {int(n)}
+        """
+    )
+    return [int(feature) for feature in found["feature"]]
+
+
+class FeatureDashboardView:
+    """What a dashboard shows of a feature. Plain Python: everything is a question to the index.
+
+    Args:
+        index: The index; no model is needed.
+    """
+
+    requests: ClassVar[tuple[str, ...]] = ("feature", "related", "examples")
+
+    def __init__(self, index: FeatureIndex) -> None:
+        self.index = index
+
+    @property
+    def d_sae(self) -> int:
+        """How many features there are."""
+        return self.index.d_sae
+
+    def feature(self, feature: int) -> Answer:
+        """Its measures, intervals, logit effects and neighbours.
+
+        Returns:
+            The numbers, `tokens` (its top tokens) with their `shares` of its activation, `flags` (sentences),
+            `intervals` (low, high, share; highest first), `positive` and `negative` (tokens with `value`),
+            and the buffers activation counts int32 [n], edges float32 [n + 1], logit counts int32 [m], edges
+            float32 [m + 1] (both empty where the index holds no effect on logits).
+
+        Raises:
+            ValueError: the index has no such feature.
+        """
+        row = self.index.row(feature)
+        intervals = self.index.intervals(feature, INTERVALS)
+        counts, edges = self.index.histogram(feature)
+        logit_counts, logit_edges = self.index.logit_histogram(feature)
+        numbers = ("density", "count", "max", "mean", "decoder_norm", "enc_dec_cosine", "stored", "complete_above")
+        result = {
+            "feature": int(feature),
+            "d_sae": self.d_sae,
+            "n_tokens": self.index.n_tokens,
+            **{name: _finite(row[name]) for name in numbers},
+            "tokens": self._tokens(row["top_tokens"]),
+            "shares": row["top_shares"],
+            "flags": [f"{flag}: {FLAGS.get(flag, flag)}" for flag in row["flags"]],
+            "intervals": [
+                {"low": float(each.lo), "high": float(each.hi), "share": float(each.share)}
+                for each in intervals.itertuples()
+            ],
+            "positive": self._effects(row["positive_tokens"], row["positive_logits"]),
+            "negative": self._effects(row["negative_tokens"], row["negative_logits"]),
+        }
+        buffers = [
+            np.asarray(counts).astype("<i4").tobytes(),
+            np.asarray(edges).astype("<f4").tobytes(),
+            np.asarray(logit_counts).astype("<i4").tobytes(),
+            np.asarray(logit_edges if len(logit_counts) else []).astype("<f4").tobytes(),
+        ]
+        return result, buffers
+
+    def related(self, feature: int) -> Answer:
+        """Features like it: `decoder` (nearest by cosine of decoder rows) and `coactive` (active on the same tokens).
+
+        Raises:
+            ValueError: the index has no such feature.
+        """
+        result: dict[str, Any] = {"decoder": [], "coactive": []}
+        for each in self.index.similar(feature).itertuples():
+            tokens = self._tokens(self.index.row(int(each.feature))["top_tokens"][:4])
+            result[each.relation].append({"feature": int(each.feature), "value": float(each.value), "tokens": tokens})
+        return result, []
+
+    def examples(
+        self, feature: int, group: str | int = "top", range: Sequence[float] | None = None  # noqa: A002
+    ) -> Answer:
+        """Texts where it is active, each with the place of its peak.
+
+        Args:
+            feature: Which one.
+            group: "top" (the strongest), "random" (any of its activations), or an interval, 0 being the highest.
+            range: (low, high): activations in here instead, strongest first.
+
+        Returns:
+            `texts`, `special`, `hex`: the distinct tokens; `lengths`, `peaks`, `positions`, `contexts` of the
+            examples; and the buffers tokens uint16 (all examples one after the other, by place in `texts`), the
+            places of active tokens int32 among them, and their activations float32.
+
+        Raises:
+            ValueError: the index has no such feature, the group is unknown, or the range is empty.
+        """
+        kind, n = self._kind(feature, group, range)
+        return self._packed(self.index.examples(feature, n=n, kind=kind, window=WINDOW))
+
+    def _kind(self, feature: int, group: str | int, bounds: Sequence[float] | None) -> tuple[Any, int]:
+        if bounds is not None:
+            low, high = bounds
+            return (float(low), float(high)), EXAMPLES["top"]
+        if isinstance(group, str):
+            if group not in EXAMPLES:
+                raise ValueError(group_sentence(group))
+            return group, EXAMPLES[group]
+        intervals = self.index.intervals(feature, INTERVALS)
+        if not 0 <= group < len(intervals):
+            raise ValueError(f"Feature #{feature} has no interval {group}: it has {len(intervals)}.")
+        return (float(intervals["lo"].iloc[group]), float(intervals["hi"].iloc[group])), PER_INTERVAL
+
+    def _packed(self, examples: pd.DataFrame) -> Answer:
+        parts = [np.asarray(tokens, dtype=np.int64) for tokens in examples["tokens"]]
+        ids, places = np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]), return_inverse=True)
+        values = np.concatenate([*(np.asarray(line, np.float32) for line in examples["values"]), np.zeros(0, np.float32)])
+        active = np.flatnonzero(values > 0)
+        tokens = self.index.tokens(ids.tolist())
+        result = {
+            "texts": [token.text for token in tokens],
+            "special": [i for i, token in enumerate(tokens) if token.special],
+            "hex": [i for i, token in enumerate(tokens) if token.hex],
+            "lengths": [len(part) for part in parts],
+            "peaks": [int(peak) for peak in examples["peak"]],
+            "positions": [int(position) for position in examples["position"]],
+            "contexts": [int(context) for context in examples["context"]],
+        }
+        buffers = [
+            places.astype("<u2").tobytes(),
+            active.astype("<i4").tobytes(),
+            values[active].astype("<f4").tobytes(),
+        ]
+        return result, buffers
+
+    def _tokens(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        return [token_as_json(token.text, token.special, token.hex) for token in self.index.tokens(ids)]
+
+    def _effects(self, ids: Sequence[int], values: Sequence[float]) -> list[dict[str, Any]]:
+        return [
+            {**token, "value": float(value)} for token, value in zip(self._tokens(ids), values, strict=True)
+        ]
+
+    def recorded(self, feature: int) -> Iterable[tuple[str, Params]]:
+        """What a page without a kernel must carry to show this feature whole, except `related`."""
+        yield "feature", {"feature": feature}
+        if self.index.row(feature)["count"] > 0:
+            for group in (*EXAMPLES, *_numbers(INTERVALS)):
+                yield "examples", {"feature": feature, "group": group}
+
+
+class DashboardTraits(SAEWidget):
+    """What can be chosen in a dashboard, wherever it is shown; each choice is seen and set from Python."""
+
+    feature = traitlets.Int(help="The feature shown.").tag(sync=True)
+    range = traitlets.List(
+        traitlets.Float(), None, minlen=2, maxlen=2, allow_none=True,
+        help="(low, high) of the activations whose examples are shown instead of a group's; None for none.",
+    ).tag(sync=True)
+    group = traitlets.Any("top", help='"top", "random", or an interval: 0 is the highest.').tag(sync=True)
+    context = traitlets.Enum(
+        ("snippet", "sentence", "full"), "snippet", help="How much of an example's text is shown."
+    ).tag(sync=True)
+
+    @traitlets.validate("range")
+    def _range_has_room(self, proposal: dict[str, Any]) -> list[float] | None:
+        value: list[float] | None = proposal["value"]
+        if value is not None and not (math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]):
+            raise traitlets.TraitError(f"A range is (low, high) with low below high, got {tuple(value)}.")
+        return value
+
+    @traitlets.validate("group")
+    def _group_exists(self, proposal: dict[str, Any]) -> str | int:
+        value: str | int = proposal["value"]
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < INTERVALS
+        if not number and not (isinstance(value, str) and value in EXAMPLES):
+            raise traitlets.TraitError(group_sentence(value))
+        return value
+
+    def _let_go_of_the_range(self, _change: object) -> None:
+        self.range = None  # it was in the units of another feature
+
+
+class FeatureDashboard(DashboardTraits):
+    """One feature: its measures, its histogram (brush it to filter the examples), its examples, its logit effects.
+
+    Args:
+        index: The index that knows the feature.
+        feature: Its number; without one, the most specific feature of the index is shown.
+        range: (low, high) of activations; examples come from there. Brushing the histogram sets it.
+        group: "top", "random", or the number of an interval (0 is the highest).
+        context: How much text of an example: "snippet", "sentence" or "full".
+
+    Raises:
+        traitlets.TraitError: a feature that the index does not have, an unknown group, an empty range.
+        TypeError: an unknown option, by name.
+    """
+
+    bundle_name: ClassVar[str] = "feature_dashboard"
+
+    _d_sae = traitlets.Int(help="How many features there are.").tag(sync=True)
+    _recorded = traitlets.List(traitlets.Int(), help="Features that an exported page carries.").tag(sync=True)
+
+    _view: FeatureDashboardView
+
+    def __init__(self, index: FeatureIndex, feature: int | None = None, **options: Any) -> None:
+        given = most_specific(index, 1)[0] if feature is None else feature
+        super().__init__(FeatureDashboardView(index), feature=given, **options)
+        self.observe(self._let_go_of_the_range, "feature")
+
+    @traitlets.default("_d_sae")
+    def _default_d_sae(self) -> int:
+        return self._view.d_sae
+
+    @traitlets.validate("feature")
+    def _feature_exists(self, proposal: dict[str, Any]) -> int | None:
+        return feature_in_range(proposal["value"], self._view.d_sae)
+
+    def recorded_features(self) -> list[int]:
+        """The features that an exported page carries: the one shown, and those nearest to it by decoder cosine."""
+        return [self.feature, *(int(other) for other in self._view.index.row(self.feature)["neighbours"])]
+
+    def recorded_requests(self) -> Iterable[tuple[str, Params]]:
+        for feature in self.recorded_features():
+            yield from self._view.recorded(feature)
+        yield "related", {"feature": self.feature}
+
+    def snapshot(self) -> dict[str, Any]:
+        taken = super().snapshot()
+        taken["state"].update(_d_sae=self._view.d_sae, _recorded=self.recorded_features())
+        return taken
+
+    def shown(self) -> dict[str, Any]:
+        tokens = [token["text"] for token in self._view.feature(self.feature)[0]["tokens"][:3]]
+        return {"feature": self.feature, "top_tokens": tokens}
+
+
+def token_as_json(text: str, special: bool, is_hex: bool) -> dict[str, Any]:
+    """A token as a view takes it; flags only where they hold."""
+    return {"text": text, **({"special": True} if special else {}), **({"hex": True} if is_hex else {})}
+
+
+def group_sentence(value: object) -> str:
+    """What a group of examples may be, said of one that is none."""
+    return (
+        f"There is no group {value!r} of examples: it is 'top', 'random', or the number of an interval, "
+        f"0 (the highest) to {INTERVALS - 1}."
+    )
+
+
+def _numbers(n: int) -> Iterable[int]:
+    return np.arange(n).tolist()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
