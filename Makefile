@@ -94,7 +94,9 @@ else
 	@mkdir -p $(LAB_HOME)/settings/@jupyterlab/apputils-extension $(LAB_HOME)/workspaces
 	@echo $(QUIET) > $(LAB_HOME)/settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings
 	@JUPYTERLAB_SETTINGS_DIR='$(CURDIR)/$(LAB_HOME)/settings' JUPYTERLAB_WORKSPACES_DIR='$(CURDIR)/$(LAB_HOME)/workspaces' \
-		$(BIN)/jupyter lab $(QUICKSTART) $$(test "$$(id -u)" = 0 && echo --allow-root)
+		$(BIN)/jupyter lab --ServerApp.root_dir='$(CURDIR)/$(dir $(QUICKSTART))' \
+		--LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART)) --LabApp.extension_manager=readonly \
+		$$(test "$$(id -u)" = 0 && echo --allow-root)
 endif
 
 # ── check ──────────────────────────────────────────────────────────────────────────────────────────────────────────
