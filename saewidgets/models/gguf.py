@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,13 +52,17 @@ def convert(path: Path, report: Callable[[str, float], None]) -> Path:
     try:
         source = {"gguf_file": path.name, "local_files_only": True}
         try:
-            model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **source)
+            with _silent_conversion():
+                model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **source)
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **source)
         except Exception as error:
             raise ValueError(
                 f"The file {str(path)!r} cannot be read as a language model ({error}). Is it whole, and of an "
                 "architecture that transformers can read from .gguf?"
             ) from error
+        # what was read is dequantised already; only these two marks keep it from being saved
+        model.hf_quantizer = None
+        model.config.__dict__.pop("quantization_config", None)
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         try:
@@ -67,3 +73,16 @@ def convert(path: Path, report: Callable[[str, float], None]) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _silent_conversion() -> Iterator[None]:
+    """No progress bar on a stream: transformers has no switch for this one."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    shown = reader.tqdm
+    reader.tqdm = partial(shown, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = shown

@@ -110,12 +110,16 @@ def _boot_folder(
     try:
         with _offline():
             return _boot(str(folder), name, device, dtype, report)
-    except OSError as error:
+    except Exception as error:
         if "no file named" in str(error):
             raise FileNotFoundError(
                 f"The model folder {str(folder)!r} has no weights. Expected model.safetensors beside its config.json."
             ) from error
-        raise
+        if type(error).__name__ == "SafetensorError":
+            raise ValueError(
+                f"The weights in {str(folder)!r} cannot be read ({error}). Is the file cut off? Copy it again."
+            ) from error
+        raise ValueError(f"TransformerLens cannot boot the model in {str(folder)!r}: {error}") from error
 
 
 def _boot_name(name: str, device: torch.device, dtype: torch.dtype, report: Progress) -> TransformerBridge:
