@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from saewidgets.activations.contexts import Contexts, pack
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite, check_fits
 from saewidgets.features.folder import check_target, remove_leftovers, replacing
+from saewidgets.features.query import Tables
 from saewidgets.features.scan import Block, ScanWriter
-from saewidgets.features.schema import FORMAT_VERSION, is_index, read_meta, write_meta
+from saewidgets.features.schema import FORMAT_VERSION, META, is_index, read_meta, write_meta
 from saewidgets.features.sort import connect, sort_activations
 from saewidgets.features.table import write_features, write_vocabulary
 from saewidgets.features.texts import text_hash
@@ -148,14 +150,15 @@ def build_index(
     }
     if is_index(path):
         differs = difference(path, inputs)
-        if not differs:
+        if not differs and _opens(path):
             remove_leftovers(path)
             return
-        if not overwrite:
+        if differs and not overwrite:
             raise FileExistsError(
                 f"{str(path)!r} already holds another feature index ({', '.join(differs)} differ); "
                 "give overwrite=True to replace it, or another path"
             )
+        overwrite = True  # asked for, or the same index with damaged files
     check_target(path, overwrite)
 
     meta = {
@@ -182,12 +185,20 @@ def build_index(
 
 
 def difference(path: Path, inputs: dict[str, Any]) -> list[str]:
-    """Names of the inputs in which the index at `path` differs; all of them where it cannot be read."""
-    try:
-        held = read_meta(path)["inputs"]
-    except (OSError, ValueError):
-        return ["its files are damaged or of another version, so all inputs may"]
+    """Names of the inputs in which the index at `path` differs."""
+    held = json.loads((path / META).read_text("utf-8")).get("inputs")
+    if not isinstance(held, dict):
+        return ["its inputs"]
     return [name for name, value in inputs.items() if held.get(name) != value]
+
+
+def _opens(path: Path) -> bool:
+    try:
+        read_meta(path)
+        Tables(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def choose(mask: torch.Tensor, counted: torch.Tensor, max_tokens: int | None, seed: int) -> tuple[Any, torch.Tensor]:

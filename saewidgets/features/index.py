@@ -403,18 +403,22 @@ class FeatureIndex:
         return counts, np.linspace(float(row["logit_min"]), float(row["logit_max"]), N_LOGIT_BINS + 1)
 
     def similar(self, feature: int, n: int = 5) -> pd.DataFrame:
-        """Features like this one: relation, feature, value, top_tokens.
+        """Features like this one: relation, feature, value, top_tokens; at most 5 of each relation.
 
-        "decoder": nearest by cosine of the decoder rows (at most 5). "coactive": those active on the same tokens, by
-        n_ab / sqrt(n_a n_b), estimated on up to 2,000 of this feature's activations.
+        "decoder": nearest by cosine of the decoder rows. "coactive": those active on the same tokens, by the cosine
+        of their activity, n_ab / sqrt(n_a n_b), counted on a sample of the tokens (see `features.coactive`).
         """
         import pandas as pd
 
-        feature = self.check_feature(feature)
-        row = self._features.iloc[feature]
-        near = list(zip(row["neighbours"][:n], row["neighbour_cosines"][:n], strict=True))
-        found = [("decoder", int(other), float(cosine)) for other, cosine in near]
-        found += [("coactive", other, value) for other, value in self._coactive(feature, n)]
+        row = self._features.iloc[self.check_feature(feature)]
+        found = [
+            (relation, int(other), float(value))
+            for relation, names, values in (
+                ("decoder", row["neighbours"], row["neighbour_cosines"]),
+                ("coactive", row["coactive"], row["coactive_cosines"]),
+            )
+            for other, value in list(zip(names, values, strict=True))[:n]
+        ]
         frame = pd.DataFrame(found, columns=["relation", "feature", "value"])
         texts = self._vocabulary.texts
         frame["top_tokens"] = [
@@ -422,26 +426,6 @@ class FeatureIndex:
             for other in frame["feature"]
         ]
         return frame
-
-    def _coactive(self, feature: int, n: int, sample: int = 2000) -> list[tuple[int, float]]:
-        rows = self._rows.of_feature(feature)
-        if not len(rows.items):
-            return []
-        items = rows.items[examples.candidates(rows, "random", 0, feature)[:sample]]
-        return [
-            (int(other), float(value))
-            for other, value in self._tables.rows(
-                """
-                with met as (
-                    select feature, sum(weight) as n from activations
-                    where item in (select unnest(?::bigint[])) and feature <> ? group by feature
-                )
-                select feature, least(met.n / ?, 1) * sqrt(? / features.count) as value
-                from met join features using (feature) order by value desc, feature limit ?
-                """,
-                [items.tolist(), feature, len(items), int(self._features["count"].iloc[feature]), n],
-            )
-        ]
 
 
 def _word(text: str) -> str:

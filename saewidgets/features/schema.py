@@ -29,7 +29,7 @@ N_LOGIT_BINS = 40
 N_TOP = 10
 """How many top tokens, positive and negative logits a feature's row holds."""
 N_NEIGHBOURS = 5
-"""How many of the nearest features by decoder cosine a feature's row holds."""
+"""How many of the nearest features, by decoder cosine and by co-activation, a feature's row holds."""
 ITEM_ROW_GROUP = 65_536
 """Rows of one row group of items.parquet: item i lies in group i // ITEM_ROW_GROUP."""
 ACTIVATION_ROW_GROUP = 61_440
@@ -87,6 +87,8 @@ FEATURES = pa.schema(
         ("enc_dec_cosine", pa.float32()),
         ("neighbours", pa.list_(pa.int32())),
         ("neighbour_cosines", pa.list_(pa.float32())),
+        ("coactive", pa.list_(pa.int32())),
+        ("coactive_cosines", pa.list_(pa.float32())),
         ("positive_tokens", pa.list_(pa.int32())),
         ("positive_logits", pa.list_(pa.float32())),
         ("negative_tokens", pa.list_(pa.int32())),

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from saewidgets.features.coactive import coactive_features
 from saewidgets.features.scan import ScanWriter
 from saewidgets.features.schema import ACTIVATION_ROW_GROUP, N_BINS, N_TOP, file_of
 
@@ -49,6 +50,9 @@ class ScanNumbers:
     """[d_sae] rows in activations.parquet."""
     complete_above: Array
     """[d_sae] every activation above this is stored; 0 where all are."""
+    coactive: list[list[int]]
+    """The features that fire on the same tokens, see `features.coactive`."""
+    coactive_cosines: list[list[float]]
 
 
 def quoted(path: Path) -> str:
@@ -100,7 +104,9 @@ def sort_activations(
         histogram = _histogram(connection, len(scan.counts))
         report(0.7)
         position, position_share = _positions(connection, scan)
-        report(0.8)
+        report(0.75)
+        coactive, coactive_cosines = coactive_features(connection, len(scan.counts), scan.n_items, seed)
+        report(0.85)
         top_tokens, top_shares = _write_token_features(connection, folder, len(scan.counts))
         report(1.0)
         stored = np.zeros(len(scan.counts), np.int64)
@@ -114,7 +120,17 @@ def sort_activations(
         ) from None
     finally:
         connection.close()
-    return ScanNumbers(histogram, top_tokens, top_shares, position, position_share, stored, complete_above)
+    return ScanNumbers(
+        histogram,
+        top_tokens,
+        top_shares,
+        position,
+        position_share,
+        stored,
+        complete_above,
+        coactive,
+        coactive_cosines,
+    )
 
 
 def _choose_rows(connection: duckdb.DuckDBPyConnection, scan: ScanWriter, seed: int, row_cap: int) -> Array:

@@ -82,6 +82,8 @@ def write_features(
         "enc_dec_cosine": weights.enc_dec_cosine,
         "neighbours": list(weights.neighbours),
         "neighbour_cosines": list(weights.neighbour_cosines),
+        "coactive": numbers.coactive,
+        "coactive_cosines": numbers.coactive_cosines,
         "positive_tokens": list(weights.positive_tokens),
         "positive_logits": list(weights.positive_logits),
         "negative_tokens": list(weights.negative_tokens),

@@ -97,6 +97,16 @@ def test_the_same_inputs_open_what_is_there(built, tiny_sae, demo_model, texts, 
     assert again.meta == built.meta
 
 
+def test_the_same_index_with_damaged_files_is_built_again(tiny_sae, demo_model, texts, tmp_path):
+    path = tmp_path / "f"
+    first = FeatureIndex.build(tiny_sae, demo_model, texts, path, max_tokens=300)
+    whole = first.table()
+    (path / "features.parquet").write_bytes(b"cut")
+    assert FeatureIndex.build(tiny_sae, demo_model, texts, path, max_tokens=300).table().equals(whole)
+    (path / "items.parquet").unlink()
+    assert FeatureIndex.build(tiny_sae, demo_model, texts, path, max_tokens=300).table().equals(whole)
+
+
 def test_another_index_is_refused_and_says_what_differs(built, tiny_sae, demo_model, texts):
     other = tiny_sae.clone()
     with torch.no_grad():

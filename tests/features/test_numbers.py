@@ -157,20 +157,36 @@ def test_decoder_numbers(index, made):
     assert np.allclose(table["enc_dec_cosine"], cosine, atol=1e-6)
 
 
-def test_similar_finds_the_neighbour_and_the_companion(index, made):
-    found = index.similar(RIVER, n=5)
-    decoder = found[found["relation"] == "decoder"]
+def test_similar_finds_the_neighbour_and_the_companions(index, sampled, made):
+    decoder = index.similar(RIVER).query("relation == 'decoder'")
     assert decoder["feature"].iloc[0] == COPY and decoder["value"].iloc[0] == pytest.approx(1)
-    together = {
-        other: len(made.of(RIVER).keys() & made.of(other).keys())
-        / np.sqrt(len(made.of(RIVER)) * max(len(made.of(other)), 1))
-        for other in range(40)
-        if other != RIVER
-    }
-    best = max(together, key=together.get)
-    coactive = found[found["relation"] == "coactive"]
-    assert coactive["feature"].iloc[0] == best
-    assert coactive["value"].iloc[0] == pytest.approx(together[best], rel=1e-5)
+    for opened in (index, sampled):
+        for feature in (RIVER, DENSE, 0):
+            mine = made.of(feature).keys()
+            together = {
+                other: len(mine & made.of(other).keys()) / np.sqrt(len(mine) * max(len(made.of(other)), 1))
+                for other in range(40)
+                if other != feature
+            }
+            best = sorted(together, key=lambda other: (-together[other], other))[:5]
+            coactive = opened.similar(feature).query("relation == 'coactive'")
+            assert coactive["feature"].tolist() == best
+            assert coactive["value"].tolist() == pytest.approx([together[other] for other in best], rel=1e-5)
+    assert len(index.similar(DEAD).query("relation == 'coactive'")) == 0
+    assert len(index.similar(RIVER, n=2)) == 4
+
+
+def test_companions_do_not_depend_on_how_many_features_are_counted_at_once(index, write, tmp_path, monkeypatch):
+    import saewidgets.features.coactive as coactive
+
+    monkeypatch.setattr(coactive, "_PAIRS", 50)
+    again = write(tmp_path / "again")
+    assert again.sql("select coactive, coactive_cosines from features").equals(
+        index.sql("select coactive, coactive_cosines from features")
+    )
+    monkeypatch.setattr(coactive, "SAMPLE", 1500)
+    fewer = write(tmp_path / "fewer").similar(DENSE)["value"]
+    assert 0.5 < fewer.mean() / index.similar(DENSE)["value"].mean() < 2
 
 
 def test_plot_says_how_many_are_dead(index):
