@@ -73,7 +73,7 @@ export function Histogram({ counts, edges, label, caption, unit, signed, marker 
         preserveAspectRatio="none"
         height={height}
         role={onBrush ? "slider" : "img"}
-        tabIndex={onBrush ? 0 : undefined}
+        tabindex={onBrush ? 0 : undefined} // an SVG element knows no tabIndex
         aria-label={`${label}, ${three(low)} to ${three(high)}, tallest bar ${count(Math.max(...counts))}`}
         aria-valuetext={onBrush ? (brush ? `${three(brush[0])} to ${three(brush[1])}` : "no range chosen") : undefined}
         aria-valuenow={onBrush ? (brush?.[0] ?? low) : undefined}
