@@ -1,0 +1,71 @@
+"""Where hooks are, what is harvested there, and whether an SAE fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import saewidgets as sw
+from saewidgets.activations import HookSite, check_fits, harvest, hook_site
+from saewidgets.models import to_ids
+
+SITES = [
+    HookSite("blocks.2.hook_resid_pre", 2, 288, 3, False),
+    HookSite("blocks.2.hook_resid_mid", 2, 288, 3, False),
+    HookSite("blocks.2.hook_resid_post", 2, 288, 3, False),
+    HookSite("blocks.2.hook_mlp_out", 2, 288, 3, False),
+    HookSite("blocks.2.hook_attn_out", 2, 288, 3, False),
+    HookSite("blocks.2.attn.hook_z", 2, 288, 3, True),
+    HookSite("blocks.2.mlp.hook_post", 2, 768, 3, False),
+    HookSite("blocks.5.hook_resid_post", 5, 288, None, False),
+    HookSite("hook_embed", None, 288, 0, False),
+]
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda site: site.hook_name)
+def test_a_harvest_is_what_run_with_cache_says(demo_model: Any, site: HookSite) -> None:
+    assert hook_site(demo_model, site.hook_name) == site
+    tokens = to_ids(demo_model, "Once upon a time there was a bridge.").repeat(2, 1)
+    with torch.no_grad():
+        cache = demo_model.run_with_cache(tokens, names_filter=site.hook_name)[1]
+    expected = cache[site.hook_name]
+    found = harvest(demo_model, tokens, site)
+    assert found.shape == (*tokens.shape, site.d_in)
+    assert torch.equal(found, expected.flatten(2))
+    assert not found.requires_grad
+
+
+def test_the_model_runs_only_up_to_the_hook(demo_model: Any) -> None:
+    ran: list[int] = []
+    watch = [b.register_forward_pre_hook(lambda m, a, i=i: ran.append(i)) for i, b in enumerate(demo_model.blocks)]
+    try:
+        harvest(demo_model, to_ids(demo_model, "A cat."), hook_site(demo_model, "blocks.2.hook_resid_post"))
+    finally:
+        for handle in watch:
+            handle.remove()
+    assert ran == [0, 1, 2]
+
+
+def test_unknown_hooks_offer_the_nearest(demo_model: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"no hook named 'blocks.2.resid_post'. Did you mean .*blocks.2.hook_resid_post"
+    ):
+        hook_site(demo_model, "blocks.2.resid_post")
+
+
+def test_hooks_without_a_vector_per_token_are_refused(demo_model: Any) -> None:
+    with pytest.raises(ValueError, match="does not give one vector per token"):
+        hook_site(demo_model, "blocks.2.attn.hook_pattern")
+    with pytest.raises(ValueError, match="never fires"):
+        hook_site(demo_model, "blocks.2.attn.hook_result")
+
+
+def test_an_sae_is_checked_against_the_hook(demo_model: Any, tiny_sae: sw.SAE) -> None:
+    assert check_fits(tiny_sae, demo_model).hook_name == "blocks.2.hook_resid_post"
+    assert check_fits(tiny_sae, demo_model, "blocks.3.hook_mlp_out").layer == 3
+    with pytest.raises(ValueError, match=r"reads vectors of 288 numbers, but 'blocks.2.mlp.hook_post' .* gives 768"):
+        check_fits(tiny_sae, demo_model, "blocks.2.mlp.hook_post")
+    with pytest.raises(ValueError, match="does not say which hook"):
+        check_fits(sw.SAE(sw.SAEConfig(d_in=288, d_sae=64, k=4)), demo_model)
