@@ -69,7 +69,7 @@ class SAEWidget(anywidget.AnyWidget):
     def __init__(self, view: ViewModel, **options: Any) -> None:
         self._refuse_unknown(options)
         self._view = view
-        self._newest: dict[str, int] = {}
+        self._newest: dict[str, str] = {}  # method -> the question, as JSON, that was asked last
         self._order = threading.Lock()
         super().__init__(**options)
         self.on_msg(self._on_message)
@@ -110,20 +110,24 @@ class SAEWidget(anywidget.AnyWidget):
             self.send({"kind": "error", "id": request, "message": sentence(error)})
             return
         if isgenerator(answer):
+            question = json.dumps(message.get("params"), sort_keys=True)
             with self._order:
-                self._newest[method] = request
-            threading.Thread(target=self._stream, args=(method, request, answer), daemon=True).start()
+                self._newest[method] = question
+            threading.Thread(target=self._stream, args=(method, question, request, answer), daemon=True).start()
         else:
             result, buffers = answer
             self.send({"kind": "answer", "id": request, "result": result}, buffers)
 
-    def _stream(self, method: str, request: int, parts: Iterator[Answer]) -> None:
-        """Send a growing answer; a newer request for the same method ends it at its next part."""
+    def _stream(self, method: str, question: str, request: int, parts: Iterator[Answer]) -> None:
+        """Send a growing answer; another question to the same method ends it at its next part.
+
+        The same question asked again does not: a widget that is displayed twice asks everything twice.
+        """
         result: dict[str, Any] = {}
         buffers: list[bytes] = []
         try:
             for seq, (result, buffers) in enumerate(parts):
-                if self._newest.get(method) != request:
+                if self._newest.get(method) != question:
                     result = {"superseded": True}
                     buffers = []
                     break

@@ -96,6 +96,19 @@ def test_a_newer_request_ends_a_growing_answer(said: list[Any]) -> None:
     assert sum(message["id"] == 1 for message, _ in said) < 10
 
 
+def test_the_same_question_asked_twice_is_answered_twice(said: list[Any]) -> None:
+    view = CountView()
+    widget = Count(view)
+    ask(widget, "grow", request=1, n=2)
+    ask(widget, "grow", request=2, n=2)
+    view.go_on.set()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon and "_stream" in thread.name:
+            thread.join(5)
+    last = {message["id"]: message["result"] for message, _ in said if message["kind"] == "answer"}
+    assert last == {1: {"so_far": 1}, 2: {"so_far": 1}}
+
+
 def test_a_typo_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"Count has no option 'featur'\. Did you mean 'feature'\?"):
         Count(CountView(), featur=3)
