@@ -81,8 +81,8 @@ def test_every_vector_of_the_text_comes_once(demo_model: Any, texts: list[str]) 
 
 def test_blocks_mix_contexts_and_a_block_larger_than_the_text_becomes_the_text(demo_model: Any) -> None:
     # each document repeats one token, and at the embedding a vector says which token it is of
-    documents = [[100 + i] * 31 for i in range(64)]
-    embedding = demo_model.original_model.get_input_embeddings().weight.detach()[100:164]
+    documents = [[1000 + i] * 31 for i in range(64)]
+    embedding = demo_model.original_model.get_input_embeddings().weight.detach()[1000:1064]
 
     def documents_of(batch: torch.Tensor) -> list[int]:
         return torch.cdist(batch, embedding).argmin(1).tolist()
