@@ -1,6 +1,6 @@
 // All features as rows, only those in sight drawn. The rows are a grid: arrows and j/k walk, the selected row is in view.
 
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Words } from "../feature_dashboard/Words";
 import { percent, three } from "../shared/format";
 import { Spark } from "../shared/histogram";
@@ -43,6 +43,7 @@ export function FeatureTable({ table, rows, selected, sort, descending, availabl
   const scroller = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(560);
+  const id = useId(); // two browsers on one page have the same features
   const place = rows.indexOf(selected);
 
   useEffect(() => {
@@ -87,7 +88,7 @@ export function FeatureTable({ table, rows, selected, sort, descending, availabl
         ref={scroller}
         role="rowgroup"
         tabIndex={0}
-        aria-activedescendant={place >= first && place < last ? `sw-fb-${selected}` : undefined}
+        aria-activedescendant={place >= first && place < last ? `${id}-${selected}` : undefined}
         onScroll={(event) => setTop(event.currentTarget.scrollTop)}
         onKeyDown={onKeyDown}
       >
@@ -97,6 +98,7 @@ export function FeatureTable({ table, rows, selected, sort, descending, availabl
               <Row
                 key={feature}
                 {...{ table, feature, onSelect }}
+                id={`${id}-${feature}`}
                 index={first + i + 2}
                 selected={feature === selected}
                 off={!available(feature)}
@@ -134,19 +136,20 @@ function Head({ column, sort, descending, onSort }: { column: Column } & Pick<Pr
 interface RowProps {
   table: Table;
   feature: number;
+  id: string;
   index: number;
   selected: boolean;
   off: boolean;
   onSelect: (feature: number) => void;
 }
 
-function Row({ table, feature, index, selected, off, onSelect }: RowProps) {
+function Row({ table, feature, id, index, selected, off, onSelect }: RowProps) {
   const dead = table.count[feature] === 0;
   const flags = table.flagsOf(feature);
   return (
     <div
       class={`sw-fb-row ${selected ? "sw-fb-selected" : ""} ${off ? "sw-fb-off" : ""}`}
-      id={`sw-fb-${feature}`}
+      id={id}
       role="row"
       aria-rowindex={index}
       aria-selected={selected}

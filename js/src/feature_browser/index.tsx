@@ -6,7 +6,7 @@ import dashboardCss from "../feature_dashboard/look.css";
 import { count } from "../shared/format";
 import type { Range } from "../shared/histogram";
 import { useLive, useRequest, useTrait, widget } from "../shared/host";
-import { Status } from "../shared/parts";
+import { Trouble } from "../shared/parts";
 import { int32 } from "../shared/transport";
 import css from "./look.css";
 import { listed, readTable, searchTopTokens, type Sort, type Table, type TableResult } from "./rows";
@@ -81,10 +81,12 @@ function FeatureBrowser() {
         )}
         {table && <span class="sw-muted">{count(table.n_tokens)} tokens scanned</span>}
       </div>
-      <Status
-        asked={asked}
-        off={`Without a kernel: the table is whole, and this page carries the examples of ${recorded.length} features; the other rows are grey.`}
-      />
+      <Trouble asked={asked} />
+      {!live && (
+        <p class="sw-status" role="status">
+          Without a kernel: the table is whole, and this page carries the examples of {recorded.length} features; the other rows are grey.
+        </p>
+      )}
       {table && rows && (
         <div class="sw-fb">
           <section class="sw-fb-left" aria-label="All features">
@@ -146,32 +148,39 @@ function useSearch(index: string, query: string, table: Table | null): Search {
 
 function SearchField(props: { field: { current: HTMLInputElement | null }; query: string; setQuery: (query: string) => void }) {
   const { field, query, setQuery } = props;
-  const [typed, setTyped] = useState(query);
-  useEffect(() => setTyped(query), [query]);
-  useEffect(() => {
-    if (typed === query) return;
-    const timer = setTimeout(() => setQuery(typed), 200);
-    return () => clearTimeout(timer);
-  }, [typed]);
+  // What is being typed, until it rests and becomes the query.
+  const [typed, setTyped] = useState<string | null>(null);
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  const ask = (text: string) => {
+    clearTimeout(timer.current);
+    setTyped(null);
+    if (text !== query) setQuery(text);
+  };
   return (
     <input
       class="sw-input sw-mono sw-grow sw-fb-search"
       type="search"
       ref={field}
-      value={typed}
+      value={typed ?? query}
       placeholder="/ a token, or #412"
       aria-label="Search features by a token they fire on, or by number"
       spellcheck={false}
       autocomplete="off"
-      onInput={(event) => setTyped(event.currentTarget.value)}
+      onInput={(event) => {
+        const text = event.currentTarget.value;
+        setTyped(text);
+        clearTimeout(timer.current);
+        timer.current = setTimeout(() => ask(text), 200);
+      }}
       onKeyDown={(event) => {
-        if (event.key === "Enter") setQuery(typed);
+        event.stopPropagation();
+        if (event.key === "Enter") ask(event.currentTarget.value);
         else if (event.key === "Escape") {
-          if (typed !== "") setQuery("");
+          ask("");
           event.currentTarget.blur();
         } else return;
         event.preventDefault();
-        event.stopPropagation();
       }}
     />
   );

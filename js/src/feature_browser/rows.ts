@@ -87,9 +87,9 @@ export function listed(table: Table, { sort, descending, hideDead, hideDense, on
   else {
     const column = table[sort];
     // What has no number (a dead feature's mean) comes last, whichever way; equal rows by number.
-    const key = (feature: number) => (Number.isNaN(column[feature]!) ? -Infinity : column[feature]!);
     const way = descending ? -1 : 1;
-    rows.sort((a, b) => way * (key(a) - key(b)) || a - b);
+    const key = (feature: number) => (Number.isNaN(column[feature]!) ? Infinity : way * column[feature]!);
+    rows.sort((a, b) => (key(a) === key(b) ? a - b : key(a) - key(b)));
     return rows;
   }
   return descending ? rows.reverse() : rows;

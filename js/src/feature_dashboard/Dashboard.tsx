@@ -5,7 +5,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import { count, percent, three } from "../shared/format";
 import { Histogram, type Range } from "../shared/histogram";
 import { type Asked, useLive, usePlace, useRequest } from "../shared/host";
-import { CopyCode, Scale, Status } from "../shared/parts";
+import { CopyCode, Scale, Status, Trouble } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
 import { inQuotes } from "../shared/tokens";
 import type { Params } from "../shared/transport";
@@ -135,7 +135,7 @@ function Whole({ feature, choice, onChoice, source, recorded, waiting }: WholePr
             <span class="sw-spacer" />
             <Scale max={feature.max} of="its max in the index" />
           </div>
-          <Status asked={asked.asked} />
+          <Trouble asked={asked.asked} />
           <div class={asked.asked.waiting ? "sw-waiting" : ""}>{list}</div>
           {pointed && <Card pointed={pointed} strength={strength} max={feature.max} />}
         </section>

@@ -46,6 +46,12 @@ export function Stepper({ feature, d_sae, onFeature, onStep }: StepperProps) {
           aria-label="Feature number"
           onFocus={(event) => event.currentTarget.select()}
           onInput={() => setRefusal(null)}
+          onKeyDown={(event) => {
+            event.stopPropagation(); // the notebook has plans of its own for Enter
+            if (event.key !== "Enter") return;
+            event.preventDefault();
+            event.currentTarget.form?.requestSubmit();
+          }}
         />
       </label>
       <button class="sw-button" type="button" title="next feature (j)" onClick={() => onStep(1)}>

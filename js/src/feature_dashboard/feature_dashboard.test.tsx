@@ -2,7 +2,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { type Recorded, recordedModel } from "../export_host/recorded";
 import { part, readExamples, within } from "./answers";
 import dashboard from "./index";
-import { examplesAnswer, featureAnswer, relatedAnswer } from "./recording";
+import { examplesAnswer, featureAnswer, relatedAnswer, soon } from "./recording";
 
 const TOP = [
   { texts: ["<s>", "Lily", " saw", " a", " bridge", ".", " It", " fell", "."], values: [0, 0, 0, 0, 7.9, 0, 0, 0, 0], peak: 4 },
@@ -29,7 +29,7 @@ async function mount(state: Record<string, unknown> = {}, answers = ANSWERS) {
   const widget = dashboard();
   const close = widget.initialize({ model });
   const unmount = widget.render({ model, el });
-  await vi.waitFor(() => expect(el.querySelector(".sw-fd-measures, [role=alert], [role=status]")).not.toBeNull());
+  await soon(() => expect(el.querySelector(".sw-fd-measures, [role=alert], [role=status]")).not.toBeNull());
   return { model, el, unmount, close };
 }
 
@@ -42,57 +42,57 @@ afterEach(() => document.body.replaceChildren());
 
 test("a feature is shown whole: measures, sentence, effects, examples", async () => {
   const { el } = await mount();
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
   const text = el.textContent!;
   for (const said of ["#12", "0.21 %", "200,000", "tokens scanned", "Active on 420 tokens", "\u201c over\u201d", "+2.1", "\u22120.8"]) {
     expect(text).toContain(said);
   }
   expect(lines(el)[0]!.querySelector("button")!.textContent).toBe("7.9\u201c bridge\u201d");
-  await vi.waitFor(() => expect(el.textContent).toContain("#87"));
+  await soon(() => expect(el.textContent).toContain("#87"));
 });
 
 test("a group is chosen for Python to read; an interval says what it contains", async () => {
   const { model, el } = await mount();
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
   button(el, "6.4\u20138").click();
   expect(model.get("group")).toBe(0);
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(1));
+  await soon(() => expect(lines(el)).toHaveLength(1));
   expect(el.textContent).toContain("1 example from the interval 6.4 to 8, which contains 20 % of its activations");
 });
 
 test("brushing sets the range; the keyboard brushes too; letting go gives the group back", async () => {
   const { model, el } = await mount({ _live: false, _recorded: [12] });
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
   const histogram = el.querySelector("svg[role=slider]")!;
   press(histogram, "ArrowLeft");
   expect(model.get("range")).toEqual([6, 8]);
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(1));
+  await soon(() => expect(lines(el)).toHaveLength(1));
   expect(el.textContent).toContain("of those recorded with this page in the brushed range 6 to 8");
   press(histogram, "Escape");
   expect(model.get("range")).toBeNull();
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
 });
 
 test("a token pointed at stands in the histogram and says its value", async () => {
   const { el } = await mount();
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
   expect(el.querySelector(".sw-marker")).toBeNull();
   const token = lines(el)[0]!.querySelectorAll(".sw-token")[4]!;
   token.dispatchEvent(new MouseEvent("mouseover", { bubbles: true }));
-  await vi.waitFor(() => expect(Number(el.querySelector(".sw-marker")?.getAttribute("x1"))).toBeCloseTo((7.9 / 8) * 240, 3));
+  await soon(() => expect(Number(el.querySelector(".sw-marker")?.getAttribute("x1"))).toBeCloseTo((7.9 / 8) * 240, 3));
   expect(el.querySelector(".sw-card")!.textContent).toContain("7.9, 98.8 % of its max");
 });
 
 test("an example opens to its whole context and folds again", async () => {
   const { el } = await mount({ context: "sentence" });
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
   expect(lines(el)[0]!.querySelectorAll(".sw-token")).toHaveLength(6); // to the end of its sentence
   const gutter = lines(el)[0]!.querySelector("button")!;
   gutter.click();
-  await vi.waitFor(() => expect(lines(el)[0]!.querySelectorAll(".sw-token")).toHaveLength(9));
+  await soon(() => expect(lines(el)[0]!.querySelectorAll(".sw-token")).toHaveLength(9));
   expect(gutter.getAttribute("aria-expanded")).toBe("true");
   gutter.click();
-  await vi.waitFor(() => expect(lines(el)[0]!.querySelectorAll(".sw-token")).toHaveLength(6));
+  await soon(() => expect(lines(el)[0]!.querySelectorAll(".sw-token")).toHaveLength(6));
 });
 
 test("j and k walk and let go of the range; typed into a field they do not", async () => {
@@ -100,10 +100,10 @@ test("j and k walk and let go of the range; typed into a field they do not", asy
   press(el.querySelector(".sw-title")!, "j");
   expect(model.get("feature")).toBe(13);
   expect(model.get("range")).toBeNull();
-  await vi.waitFor(() => expect(el.textContent).toContain("#13"));
+  await soon(() => expect(el.textContent).toContain("#13"));
   press(el.querySelector(".sw-title")!, "k");
   expect(model.get("feature")).toBe(12);
-  await vi.waitFor(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#12"));
+  await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#12"));
   press(el.querySelector("input")!, "j");
   expect(model.get("feature")).toBe(12);
 });
@@ -120,12 +120,12 @@ test("keys used here do not reach the notebook", async () => {
 
 test("a number that does not exist is said to be none, and the field goes back", async () => {
   const { model, el } = await mount();
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(2));
+  await soon(() => expect(lines(el)).toHaveLength(2));
   const field = el.querySelector<HTMLInputElement>("input[name=feature]")!;
   for (const [typed, said] of [["100", "#100"], ["-1", "#-1"], ["bridge", "#bridge"]] as const) {
     field.value = typed;
     field.form!.requestSubmit();
-    await vi.waitFor(() => expect(el.querySelector(".sw-fd-refusal")?.textContent).toContain(`There is no feature ${said}: this SAE has features 0 to 99.`));
+    await soon(() => expect(el.querySelector(".sw-fd-refusal")?.textContent).toContain(`There is no feature ${said}: this SAE has features 0 to 99.`));
     expect(field.value).toBe("12");
     expect(model.get("feature")).toBe(12);
   }
@@ -149,8 +149,8 @@ test("without a kernel what was not recorded is off and says why", async () => {
 test("what Python sets moves the view", async () => {
   const { model, el } = await mount();
   model.set("feature", 13);
-  await vi.waitFor(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13"));
-  await vi.waitFor(() => expect(el.textContent).toContain("\u201c cat\u201d"));
+  await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13"));
+  await soon(() => expect(el.textContent).toContain("\u201c cat\u201d"));
 });
 
 test("hostile tokens are text", async () => {
@@ -159,7 +159,7 @@ test("hostile tokens are text", async () => {
     featureAnswer(12, { tokens: hostile.map((text) => ({ text })), positive: [{ text: hostile[0]!, value: 1 }] }),
     examplesAnswer(12, "top", [{ texts: hostile, values: [0, 0, 3, 0, 0], peak: 2 }]),
   ]);
-  await vi.waitFor(() => expect(lines(el)).toHaveLength(1));
+  await soon(() => expect(lines(el)).toHaveLength(1));
   expect(el.querySelector(".sw-root script, .sw-root img, .sw-root style")).toBeNull();
   expect([...el.querySelectorAll(".sw-token")].map((token) => token.textContent)).toEqual([...hostile.slice(0, 3), "U+202Eabc", "\u21b5\n"]);
 });
@@ -167,13 +167,13 @@ test("hostile tokens are text", async () => {
 test("taking the view down leaves nothing behind", async () => {
   const { model, el, unmount, close } = await mount();
   model.set("feature", 13);
-  await vi.waitFor(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13")); // it listens by now
+  await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13")); // it listens by now
   const off = vi.spyOn(model, "off");
   unmount();
   close();
   expect(el.childElementCount).toBe(0);
   const let_go = () => off.mock.calls.map(([event]) => event);
-  await vi.waitFor(() => expect(let_go()).toEqual(expect.arrayContaining(["change:feature", "change:range", "msg:custom"])));
+  await soon(() => expect(let_go()).toEqual(expect.arrayContaining(["change:feature", "change:range", "msg:custom"])));
 });
 
 test("sentences end where they end", () => {

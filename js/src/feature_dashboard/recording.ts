@@ -1,8 +1,12 @@
 // Answers made by hand, for the tests of the views that show a feature.
 
+import { vi } from "vitest";
 import type { Recorded } from "../export_host/recorded";
 import type { Params } from "../shared/transport";
 import type { ExamplesResult, FeatureResult, Group, RelatedResult } from "./answers";
+
+/** Until it holds: the machine that runs the tests may be busy. */
+export const soon = (check: () => void) => vi.waitFor(check, { timeout: 10_000 });
 
 type Numbers = Float32Array | Int32Array | Uint16Array | Uint8Array;
 

@@ -25,16 +25,20 @@ export function Status({ asked, off }: { asked?: Asked<unknown> | undefined; off
   const live = useLive();
   const refusal = useRefusal();
   if (refusal) return <p class="sw-status sw-status-error" role="alert">{refusal}</p>;
-  if (asked?.error) return <p class="sw-status sw-status-error" role="alert">{asked.error}</p>;
-  if (asked?.late) {
-    return (
-      <p class="sw-status" role="status">
-        No answer for 15 s: the kernel is busy, or it was restarted. If it was, run the cell again to make this live.
-      </p>
-    );
-  }
+  if (asked && (asked.error || asked.late)) return <Trouble asked={asked} />;
   if (!live && off) return <p class="sw-status" role="status">{off}</p>;
   return null;
+}
+
+/** The part of `Status` that belongs to one question: its error, or that its answer is late. */
+export function Trouble({ asked }: { asked: Asked<unknown> }) {
+  if (asked.error) return <p class="sw-status sw-status-error" role="alert">{asked.error}</p>;
+  if (!asked.late) return null;
+  return (
+    <p class="sw-status" role="status">
+      No answer for 15 s: the kernel is busy, or it was restarted. If it was, run the cell again to make this live.
+    </p>
+  );
 }
 
 /** Reproduces a state as Python. Where the clipboard is closed to the page, the code is shown instead, selected. */
