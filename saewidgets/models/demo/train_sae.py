@@ -64,7 +64,8 @@ def main() -> None:
 
     began = time.monotonic()
     model = sw.load_model()
-    stories = read_stories(options.text)[: options.stories]
+    kept_for_scores = set(sw.load_texts(split="held_out"))  # stories of the same file
+    stories = [story for story in read_stories(options.text) if story not in kept_for_scores][: options.stories]
     acts = sw.ActivationStream(
         model, stories, HOOK_NAME, context_size=CONTEXT_SIZE, batch_size=BATCH_SIZE, seed=options.seed
     )
