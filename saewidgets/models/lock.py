@@ -234,9 +234,11 @@ def _hung_up(model: Any, start_at_layer: int | None) -> Iterator[None]:
 
     reader = model.original_model.register_forward_pre_hook(read, with_kwargs=True)
     try:
-        for name, point, fn in state.hooks[state.n_hung :]:  # a forward inside a forward finds the outer's there
+        # what is on the modules already is run_with_cache's or a forward's around this one: it shall see the effect of
+        # ours, so they go in front, the last one first
+        for name, point, fn in reversed(state.hooks[state.n_hung :]):
             if not _is_before(getattr(point, "name", None) or name, start_at_layer):
-                placed.append((point, point.add_hook(fn)))
+                placed.append((point, point.add_hook(fn, prepend=True)))
         state.n_hung = len(state.hooks)
         yield
     finally:
