@@ -64,6 +64,13 @@ def test_importing_it_is_quick_and_loads_nothing_heavy() -> None:
     assert min(probe["seconds"] for probe in probes) < 0.3
 
 
+def test_the_exporter_is_light_for_the_server_that_lists_it() -> None:
+    """JupyterLab's server imports every announced exporter in its own process, to list them in a menu."""
+    code = "import saewidgets.widgets.nbconvert_exporter, sys; print({'torch', 'transformer_lens'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def tracked_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
