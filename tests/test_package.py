@@ -85,7 +85,7 @@ def test_no_file_names_a_registry_or_a_content_network() -> None:
 
 
 def names(content: bytes, host: bytes) -> bool:
-    """Whether a host stands in the text as a name of its own, not inside a longer word (`esm.sh` in `esm.shape`)."""
+    """Whether a host stands in the text as a name of its own, not as the beginning of a longer one."""
     at = content.find(host)
     while at >= 0:
         after = content[at + len(host) : at + len(host) + 1]
