@@ -1,0 +1,82 @@
+"""Makes the README's pictures: the five widgets in a real JupyterLab, light and dark, on the embedded model.
+
+    python tests/browser/pictures.py            writes notebooks/pictures/<widget>_<theme>.png
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from chromium import FLAGS, find_chromium
+from jupyterlab_session import ROOT, JupyterLab, NotebookPage
+from PIL import Image
+from playwright.sync_api import Locator, sync_playwright
+
+PICTURES = ROOT / "notebooks" / "pictures"
+TALLEST = 620
+"""Pixels of a picture; what is longer is cut, as a notebook's window would."""
+
+SETUP = """
+import os, tempfile
+os.chdir(tempfile.mkdtemp())
+import saewidgets as sw
+model, texts, sae = sw.load_model(), sw.load_texts(), sw.load_sae()
+index = sw.FeatureIndex.build(sae, model, texts, "features", max_tokens=200_000)
+feature = int(index.search(" bridge").iloc[0].feature)
+acts = sw.ActivationStream(model, texts[:2000], hook_name="blocks.2.hook_resid_post")
+mine = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=2048, architecture="topk", k=32))
+run = sw.train(mine, acts, sw.TrainConfig(n_tokens=300_000))
+"""
+
+PROMPT = "Once upon a time there was a bridge over the river. Lily saw it and ran across with her little dog."
+
+VIEWS = {
+    "token_heatmap": f"heatmap = sw.TokenHeatmap(sae, model, {PROMPT!r}, index=index, feature=feature)\nheatmap",
+    "feature_dashboard": "sw.FeatureDashboard(index, feature=feature)",
+    "feature_browser": "sw.FeatureBrowser(index, feature=feature)",
+    "steering_panel": (
+        "sw.SteeringPanel(sae, model, prompt='Once upon a time', edits={feature: sw.Clamp(8.0)}, index=index)"
+    ),
+    "training_monitor": "sw.TrainingMonitor(run)",
+}
+
+
+def crop(file: Path) -> None:
+    """Cut a picture to size and to 128 colours, so that all ten together stay small."""
+    picture = Image.open(file).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST)))
+    picture.quantize(128).save(file, optimize=True)
+
+
+def view(page: NotebookPage, number: int) -> Locator:
+    return page.output(number + 1).locator(".sw-root").first
+
+
+def main() -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        lab = JupyterLab(Path(home))
+        try:
+            page = NotebookPage(browser, lab, [SETUP, *VIEWS.values()])
+            page.run_all()
+            page.page.wait_for_timeout(3000)
+            page.output(1).locator(".sw-token", has_text=" bridge").first.click()
+            page.run_cell("run.wait()", patience=400)
+            page.page.wait_for_timeout(3000)
+            for theme in ("light", "dark"):
+                page.set_theme(theme)
+                page.page.wait_for_timeout(1000)
+                for number, name in enumerate(VIEWS):
+                    file = PICTURES / f"{name}_{theme}.png"
+                    view(page, number).screenshot(path=file, animations="disabled")
+                    crop(file)
+                    print(file.relative_to(ROOT), file.stat().st_size)
+        finally:
+            lab.stop()
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
