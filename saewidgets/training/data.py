@@ -38,27 +38,36 @@ class Vectors:
             )
 
     def sample(self, at_most: int, may_go_on: Callable[[], bool]) -> Tensor | None:
-        """The first vectors, [n, d_in], n about SAMPLE. `next` gives them again. None if `may_go_on` said no."""
+        """The first vectors, [n, d_in], about SAMPLE of them, or the first epoch. `next` gives them again.
+
+        None if `may_go_on` said no.
+        """
         n = 0
         while n < min(SAMPLE, at_most):
             if not may_go_on():
                 return None
+            batch = next(self._batches)
+            if batch is None:
+                break
             # a stream may reuse its memory, so what is kept is copied
-            batch = next(self._batches).clone()
-            self._kept.append(batch)
+            self._kept.append(batch.clone())
             n += batch.shape[0]
         self.batch_size = max(self.batch_size, *(len(batch) for batch in self._kept))
         return torch.cat(self._kept)
 
     def next(self) -> Tensor:
         """The next batch, [batch, d_in]."""
-        return self._kept.pop(0) if self._kept else next(self._batches)
+        while True:
+            batch = self._kept.pop(0) if self._kept else next(self._batches)
+            if batch is not None:
+                return batch
 
     def metadata_after(self, step: int, tokens: int) -> SAEMetadata:
         """The metadata of the SAE after a step."""
         return self.metadata.replace(n_tokens_trained=tokens, extra={**self.metadata.extra, "step": step})
 
-    def _read(self) -> Iterator[Tensor]:
+    def _read(self) -> Iterator[Tensor | None]:
+        """Batches, and None where an epoch ends."""
         epoch, like = 0, self._sae.W_dec
         while True:
             n = 0
@@ -78,6 +87,7 @@ class Vectors:
             if self.n_vectors is None:
                 self.n_vectors = n
             epoch += 1
+            yield None
 
 
 def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], float] | None:
