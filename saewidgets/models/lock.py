@@ -289,6 +289,12 @@ def _shared_class(base: Any) -> Any:
                 with _hung_up(self, start):
                     return super().forward(*args, **kwargs)
 
+        def generate(self, *args: Any, **kwargs: Any) -> Any:
+            # a progress bar on a stream would end up in the outputs of a committed notebook
+            if "verbose" not in inspect.signature(base.generate).bind_partial(self, *args, **kwargs).arguments:
+                kwargs["verbose"] = False
+            return super().generate(*args, **kwargs)
+
         @contextmanager
         def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
             with lock_of(self), super().hooks(*args, **kwargs) as model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -222,6 +223,47 @@ def test_the_lock_is_reentrant_and_fair() -> None:
     assert order.index("patient") <= 3
     with pytest.raises(RuntimeError, match="does not hold it"):
         lock.release()
+
+
+def test_an_interrupt_while_waiting_leaves_the_queue() -> None:
+    lock = FairLock()
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            go_on.wait(30)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    held.wait(30)
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            lock.acquire()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    go_on.set()
+    holder.join(30)
+
+    def take() -> str:
+        with lock:
+            return "taken"
+
+    assert in_threads(take) == ["taken"]
+
+
+def test_generate_shows_no_progress_bar_unless_asked(demo_model: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    assert demo_model.generate("Once", 3).startswith("Once")
+    assert capfd.readouterr().err == ""
+    demo_model.generate("Once", 3, verbose=True)
+    assert "it/s" in capfd.readouterr().err
 
 
 def test_sharing_twice_changes_nothing_and_a_copy_has_its_own_lock(demo_model: Any) -> None:
