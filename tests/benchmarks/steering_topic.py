@@ -45,7 +45,7 @@ def main() -> None:
         return sum(options.word in text for text in texts)
 
     print(f"feature #{feature} (max {largest:.1f} in the index), clamped to {options.strength}, {options.prompt!r}")
-    print(f"{options.word!r} in {options.tokens} tokens, over {options.seeds} seeds, temperature {options.temperature}:")
+    print(f"{options.word!r} in {options.tokens} tokens, {options.seeds} seeds, temperature {options.temperature}:")
     print(f"  without an edit    {count(lambda seed: {}):3d}")
     print(f"  clamped            {count(lambda seed: edits):3d}")
     print(f"  random direction   {count(lambda seed: random_direction_edit(sae, feature, edits, seed)):3d}")

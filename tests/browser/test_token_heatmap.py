@@ -26,7 +26,8 @@ def strongest_on_token():
 
 @pytest.fixture(scope="module")
 def notebook(open_notebook: Callable[..., NotebookPage]) -> Iterator[NotebookPage]:
-    page = open_notebook([SETUP + STRONGEST + "heatmap", "import ipywidgets\nipywidgets.VBox([heatmap, ipywidgets.Label('below')])"])
+    boxed = "import ipywidgets\nipywidgets.VBox([heatmap, ipywidgets.Label('below')])"
+    page = open_notebook([SETUP + STRONGEST + "heatmap", boxed])
     page.run_all()
     expect(page.output(0).locator(".sw-token").first).to_be_visible()
     yield page
