@@ -11,7 +11,7 @@ import numpy.typing as npt
 from saewidgets.features.schema import N_NEIGHBOURS
 
 Array = npt.NDArray[Any]
-SAMPLE = 50_000
+SAMPLE = 30_000
 """Token positions that are counted on: whole contexts, drawn by the seed."""
 _PAIRS = 4_000_000  # pairs, and cells of counts, held at once (32 MB each)
 

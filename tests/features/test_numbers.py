@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from saewidgets.features.schema import TABLES, file_of
-from saewidgets.features.weights import Unembedding, weight_numbers
+from saewidgets.features.weights import Unembedding, unembedding_of, weight_numbers
 
 DENSE, DEAD, FIRST, BRIDGE, RIVER, COPY = 3, 11, 5, 7, 20, 21
 
@@ -66,6 +67,17 @@ def test_top_tokens_hold_the_most_activation(index, made):
     assert row["top_shares"] == pytest.approx((mass / mass.sum())[order][:10], rel=1e-5)
     assert row["top_texts"][0] == " bridge"
     assert index.table()["top_tokens"].iloc[BRIDGE].startswith("bridge, ")
+
+
+def test_top_position_is_where_a_feature_is_most_often(index, made):
+    table = index.table()
+    for feature in range(40):
+        at = np.bincount(made.positions[made.item[made.feature == feature]], minlength=16)
+        if feature == DEAD:
+            assert pd.isna(table["top_position"][feature]) and table["top_position_share"][feature] == 0
+        else:
+            assert table["top_position"][feature] == at.argmax()
+            assert table["top_position_share"][feature] == pytest.approx(at.max() / at.sum())
 
 
 def test_flags(index):
@@ -140,6 +152,19 @@ def test_a_layernorm_takes_the_mean_out_first():
     effect = ((W_dec - W_dec.mean(1, keepdim=True)) * gain) @ W_U
     effect = effect - effect.mean(1, keepdim=True)
     assert np.allclose(numbers.logit_max, effect.max(1).values, atol=1e-5)
+
+
+def test_gemmas_norm_keeps_its_weight_less_one():
+    W_U, weight = torch.randn(6, 30), torch.rand(6)
+    model = SimpleNamespace(W_U=W_U, ln_final=SimpleNamespace(weight=weight), cfg=SimpleNamespace(uses_rms_norm=True))
+    plain = unembedding_of(model)
+    assert plain.gain.equal(weight) and not plain.centred
+    model.cfg = SimpleNamespace(rmsnorm_uses_offset=True, normalization_type="RMS")
+    assert unembedding_of(model).gain.equal(weight + 1) and not unembedding_of(model).centred
+    model.cfg = SimpleNamespace(normalization_type="LN")
+    assert unembedding_of(model).centred
+    del model.ln_final
+    assert unembedding_of(model).gain.equal(torch.ones(6))
 
 
 def test_vectors_that_are_not_the_residual_streams_have_no_logits():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from saewidgets.features.search import COLUMNS, spelled
@@ -19,6 +22,20 @@ def test_a_token_finds_the_feature_that_is_about_it(index, made):
     assert best.coverage == pytest.approx(len(on) / ((made.tokens == 1) & made.scanned).sum())
     assert found["score"].is_monotonic_decreasing and found["feature"].is_unique
     assert index.row(int(best.feature))["top_texts"][0] == " bridge"
+
+
+def test_share_and_coverage_of_every_feature_found(index, made):
+    found = index.search(" cat", n=100)
+    places = (made.tokens == 6) & made.scanned
+    assert len(found) > 30
+    for row in found.itertuples():
+        whole = made.of(row.feature)
+        on = [value for item, value in whole.items() if made.tokens[item] == 6]
+        share, coverage = sum(on) / sum(whole.values()), len(on) / places.sum()
+        assert (row.token, row.count) == (" cat", len(on))
+        assert (row.share, row.coverage) == pytest.approx((share, coverage), rel=1e-5)
+        f1 = 2 * share * coverage / (share + coverage)
+        assert row.score == pytest.approx(f1 * len(on) / (len(on) + 1), rel=1e-5)
 
 
 def test_spaces_and_case_match_less_closely(index):
@@ -41,6 +58,20 @@ def test_a_word_of_two_tokens_is_found_where_it_ends(index, made):
     texts = [token.text for token in index.tokens(range(14))]
     assert sorted(spelled(index._rows, texts, " River").tolist()) == sorted(made.of(RIVER))
     assert len(spelled(index._rows, texts, "rivet")) == 0
+
+
+def test_nothing_is_found_across_contexts_or_by_half_a_word():
+    texts = ["ri", "ver", " river", "o", "x", "Ri"]
+    tokens = np.array([0, 1, 0, 1, 3, 1, 5, 1, 4, 0])
+    starts = np.array([0, 3, len(tokens)])  # the second "ri" ends a context, its "ver" begins the next
+
+    def contexts_of(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        context = np.searchsorted(starts, items, side="right") - 1
+        return context, items - starts[context]
+
+    source = SimpleNamespace(all_tokens=lambda: [(0, tokens)], contexts_of=contexts_of)
+    assert spelled(source, texts, "river").tolist() == [1, 7]
+    assert spelled(source, texts, "rivero").tolist() == []
 
 
 def test_ids(index):
