@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saewidgets.sae.config import SAEConfig, check_count, strict
+from saewidgets.sae.config import check_count, strict
 
 
 @strict
@@ -19,7 +19,7 @@ class TrainConfig:
     """Activation vectors to train on; the stream is gone through again when it ends."""
 
     lr: float | None = None
-    """Peak learning rate of Adam; None scales it with the dictionary, see `peak_lr`."""
+    """Peak learning rate of Adam; None scales it with the dictionary and the run, see `peak_lr`."""
 
     warmup_fraction: float = 0.05
     """Share of the run in which the learning rate rises from 0."""
@@ -52,9 +52,15 @@ class TrainConfig:
         if isinstance(self.n_evaluations, bool) or not isinstance(self.n_evaluations, int) or self.n_evaluations < 0:
             raise ValueError(f"TrainConfig: n_evaluations must be 0 or a whole number, got {self.n_evaluations!r}.")
 
-    def peak_lr(self, sae: SAEConfig) -> float:
-        """The given rate, or 8e-4 for 2048 features and less for more, as 1 / sqrt(d_sae) (Gao et al. 2024)."""
-        return self.lr if self.lr is not None else 8e-4 * (2048 / sae.d_sae) ** 0.5
+    def peak_lr(self, d_sae: int, n_steps: int) -> float:
+        """The given rate; else 5e-3, less for large dictionaries and long runs.
+
+        Above 2048 features it falls as 1 / sqrt(d_sae) (Gao et al. 2024), above 500 steps as 1 / sqrt(n_steps): what
+        a short run cannot do without, kills features in a long one.
+        """
+        if self.lr is not None:
+            return self.lr
+        return 5e-3 * min(1.0, 2048 / d_sae) ** 0.5 * min(1.0, 500 / n_steps) ** 0.5
 
     def lr_factor(self, progress: float) -> float:
         """Share of the peak rate at `progress` (0 to 1) of the run: linear rise, level, linear fall to 0."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saewidgets.sae import SAE
+from saewidgets.sae import SAE, SAEConfig, SAEMetadata
 from saewidgets.sae.sae import turn_of
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
@@ -112,6 +112,16 @@ class TrainingRun:
         return (
             f"TrainingRun({cfg.architecture}, d_sae={cfg.d_sae}, hook_name={hook!r}, n_tokens={self.config.n_tokens:_})"
         )
+
+    @property
+    def cfg(self) -> SAEConfig:
+        """The config of the SAE in training."""
+        return self._sae.cfg
+
+    @property
+    def metadata(self) -> SAEMetadata:
+        """Where the activations come from."""
+        return self._vectors.metadata
 
     # ── watching ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -261,7 +271,7 @@ class TrainingRun:
         with turn_of(sae):
             centre = prepare(sae, sample)
         del sample
-        steps = Steps(sae, config, centre)
+        steps = Steps(sae, config, self.n_steps, centre)
         logged, marked = 0, self.seconds  # tokens and seconds at the last row
         while self.tokens < config.n_tokens and self._may_go_on():
             x = vectors.next()[: config.n_tokens - self.tokens]

@@ -12,7 +12,7 @@ from saewidgets.sae import SAE
 from saewidgets.sae.architectures import get_architecture
 from saewidgets.training.config import TrainConfig
 
-BETAS, EPS = (0.9, 0.999), 6.25e-10
+BETA1, EPS = 0.9, 6.25e-10
 """Adam's constants, those of Gao et al. 2024."""
 
 MAX_SKIPPED = 10
@@ -73,7 +73,7 @@ class Steps:
     NaN or infinities changes nothing but the count of skipped steps, decided on the device (`found_inf`).
     """
 
-    def __init__(self, sae: SAE, config: TrainConfig, centre: Tensor) -> None:
+    def __init__(self, sae: SAE, config: TrainConfig, n_steps: int, centre: Tensor) -> None:
         self.sae, self.config, self.centre = sae, config, centre
         self.architecture = get_architecture(sae.cfg.architecture)
         with torch.no_grad():
@@ -81,8 +81,10 @@ class Steps:
             sae.W_enc.data = sae.W_enc.t().contiguous().t()
         self.parameters = [sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec]
         flat = [p.detach().t() if p is sae.W_enc else p.detach() for p in self.parameters]
-        self.peak_lr = config.peak_lr(sae.cfg)
-        self.optimiser = torch.optim.Adam(flat, lr=self.peak_lr, betas=BETAS, eps=EPS, fused=True)
+        self.peak_lr = config.peak_lr(sae.cfg.d_sae, n_steps)
+        # the second moment remembers a fifth of the run, from 100 to 1000 steps
+        beta2 = 1 - 1 / min(1000.0, max(100.0, n_steps / 5))
+        self.optimiser = torch.optim.Adam(flat, lr=self.peak_lr, betas=(BETA1, beta2), eps=EPS, fused=True)
         device, d_sae = sae.device, sae.cfg.d_sae
         self.silent = torch.zeros(d_sae, dtype=torch.int64, device=device)
         self.dead: Tensor | None = None

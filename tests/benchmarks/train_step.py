@@ -66,7 +66,7 @@ def our_cycle(x: torch.Tensor, d_sae: int, k: int, dead_share: float) -> tuple[C
     """A cycle of our steps, and how many steps it is."""
     sae = SAE(SAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k))
     config = TrainConfig(n_tokens=10_000_000)
-    steps = Steps(sae, config, prepare(sae, x))
+    steps = Steps(sae, config, 1000, prepare(sae, x))
 
     def cycle() -> None:
         steps.silent[: int(d_sae * dead_share)] = config.dead_window or 0

@@ -43,3 +43,11 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert [round(config.lr_factor(p), 3) for p in (0, 0.05, 0.1, 0.5, 0.8, 0.9, 1)] == [0, 0.5, 1, 1, 1, 0.5, 0]
     flat = TrainConfig(n_tokens=1000, warmup_fraction=0, decay_fraction=0)
     assert flat.lr_factor(0) == flat.lr_factor(1) == 1
+
+
+def test_the_default_rate_falls_with_the_dictionary_and_the_run() -> None:
+    config = TrainConfig(n_tokens=1000)
+    assert config.peak_lr(2048, 488) == config.peak_lr(64, 10) == 5e-3
+    assert config.peak_lr(8192, 500) == pytest.approx(2.5e-3)
+    assert config.peak_lr(2048, 50_000) == pytest.approx(5e-4)
+    assert TrainConfig(n_tokens=1000, lr=0.1).peak_lr(8192, 50_000) == 0.1
