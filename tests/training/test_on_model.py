@@ -1,0 +1,38 @@
+"""A short run on the embedded model: what the stream gives reaches the SAE and the metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import saewidgets as sw
+
+HOOK = "blocks.2.hook_resid_post"
+
+
+def test_a_stream_of_the_embedded_model_trains_an_sae(demo_model: Any, texts: list[str]) -> None:
+    acts = sw.ActivationStream(demo_model, texts[:60], HOOK, context_size=64, batch_size=256, seed=0)
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=512, k=16))
+    config = sw.TrainConfig(n_tokens=2 * acts.n_vectors, n_evaluations=2)
+    run = sw.train(sae, acts, config)
+    assert run.state == "running"
+    run.wait()
+    metrics = run.metrics
+    recovered = metrics.ce_loss_recovered.dropna()
+    assert len(recovered) == 2 and 0 < recovered.iloc[-1] <= 1
+    assert metrics.explained_variance.iloc[-1] > 0.5 > metrics.explained_variance.iloc[0]
+    assert metrics.epoch.iloc[-1] == pytest.approx(2)
+    metadata = sae.metadata
+    assert (metadata.hook_name, metadata.context_size, metadata.excluded_positions) == (HOOK, 64, (0,))
+    assert metadata.n_tokens_trained == run.tokens and metadata.model_name == demo_model.cfg.model_name
+
+
+def test_held_out_texts_take_the_place_of_the_streams_own(demo_model: Any, texts: list[str]) -> None:
+    acts = sw.ActivationStream(demo_model, texts[:20], HOOK, context_size=64, batch_size=256, seed=0)
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=512, k=16))
+    run = sw.train(sae, acts, sw.TrainConfig(n_tokens=2000, n_evaluations=1), held_out=texts[100:103])
+    run.wait()
+    scores = sw.evaluate(sae, demo_model, texts[100:103], context_size=64)
+    assert run.metrics.ce_loss_recovered.iloc[-1] == pytest.approx(scores.ce_loss_recovered, abs=1e-4)
+    assert run.metrics.ce_loss_recovered.iloc[-1] != pytest.approx(acts.ce_loss_recovered(sae), abs=1e-4)
