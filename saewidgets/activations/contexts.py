@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saewidgets.models.tokens import bos_id, check_ids, encode, tokenizer_of
+from saewidgets.models.tokens import bos_id, check_ids, encode
 
 Texts = Any
 """A list of strings, a list of token id arrays, a 2-D array of token ids, or a Hugging Face dataset."""
@@ -67,8 +67,8 @@ def pack(model: Any, texts: Texts, context_size: int, prepend_bos: bool = True) 
         doc += [index] * -(-len(ids) // room)
     if not pieces:
         raise ValueError("The texts are empty: they give no tokens. Pass at least one text that says something.")
-    pad = tokenizer_of(model).pad_token_id if getattr(model, "tokenizer", None) is not None else None
-    tokens = np.full((len(pieces), context_size), pad if pad is not None else bos or 0, dtype=np.int64)
+    # the padding comes after the text and no token attends to what follows it, so any id of the model will do
+    tokens = np.full((len(pieces), context_size), bos or 0, dtype=np.int64)
     lengths = np.fromiter((len(piece) for piece in pieces), dtype=np.int64, count=len(pieces))
     mask = np.arange(room)[None] < lengths[:, None]
     tokens[:, context_size - room :][mask] = np.concatenate(pieces)

@@ -216,10 +216,15 @@ def check_ids(model: Any, ids: Tensor) -> Tensor:
 
 
 def bos_id(model: Any) -> int:
-    """The id of the token that begins every text of the model."""
+    """The id of the token that begins every text of the model.
+
+    Raises:
+        ValueError: the model knows no such token.
+    """
     found = tokenizer_of(model).bos_token_id
-    if found is None:
-        raise ValueError(f"The tokenizer of {model.cfg.model_name!r} has no BOS token; pass prepend_bos=False.")
+    # TransformerLens gives a tokenizer that lacks one a made-up BOS, for which the model has no embedding
+    if found is None or found >= int(model.cfg.d_vocab):
+        raise ValueError(f"The model {model.cfg.model_name!r} has no BOS token. Pass prepend_bos=False.")
     return int(found)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from transformers import AutoTokenizer
 
 import saewidgets as sw
 from saewidgets.models import Token, Vocabulary, fingerprint, to_ids, vocabulary_of
+from saewidgets.models.tokens import bos_id, tokenizer_of
 
 DEMO = Path(sw.__file__).parent / "models" / "demo" / "data" / "model"
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories15M"
@@ -153,11 +156,19 @@ def test_the_vocabulary_is_made_once_for_a_model(demo_model: Any) -> None:
 
 
 def test_the_fingerprint_is_of_the_weights(demo_model: Any) -> None:
-    import copy
-
     before = fingerprint(demo_model)
     twin = copy.deepcopy(demo_model)
     assert fingerprint(twin) == before
     with torch.no_grad():
         next(twin.original_model.parameters()).mul_(1.001)
     assert fingerprint(twin) != before == fingerprint(demo_model)
+
+
+@pytest.mark.parametrize("made_up", [None, 100])
+def test_a_model_without_bos_is_told_how_to_go_on(made_up: int | None) -> None:
+    cfg = SimpleNamespace(model_name="plain", d_vocab=100, n_ctx=8)
+    model = SimpleNamespace(cfg=cfg, tokenizer=SimpleNamespace(bos_token_id=made_up))
+    with pytest.raises(ValueError, match="'plain' has no BOS token. Pass prepend_bos=False"):
+        bos_id(model)
+    with pytest.raises(ValueError, match="'plain' has no tokenizer"):
+        tokenizer_of(SimpleNamespace(cfg=cfg, tokenizer=None))
