@@ -59,6 +59,7 @@ def test_anything_that_writes_is_refused(index, query, tmp_path, monkeypatch):
     [
         "with x as (copy (select 1) to '{file}') select 1",
         "with x as (copy items to '{file}' (format parquet) ) from x",
+        "with x as (copy (select 1) to '{file}' (format parquet, use_tmp_file false)) select 1",
         "select * from (with x as (copy (select 1) to '{file}') select 1)",
         "select 1) ; copy (select 1) to '{file}' ; select (1",
         "select * from query('with x as (copy (select 1) to ''{file}'') select 1')",
