@@ -14,7 +14,8 @@ import torch
 
 from saewidgets.activations import harvest, hook_site
 from saewidgets.models import forward_hooks, lock_of, share, to_ids
-from saewidgets.models.lock import FairLock, token_positions
+from saewidgets.models.fair_lock import FairLock
+from saewidgets.models.lock import token_positions
 
 HOOK = "blocks.2.hook_resid_post"
 
