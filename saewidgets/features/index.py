@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from saewidgets.features import examples, search
+from saewidgets.features import examples, search, summary
 from saewidgets.features.query import Tables
 from saewidgets.features.rows import IndexRows
 from saewidgets.features.schema import N_BINS, N_LOGIT_BINS, read_meta
@@ -180,26 +180,7 @@ class FeatureIndex:
         summed activation), top_logits, bottom_logits (direct effect, see `logits`), decoder_norm, enc_dec_cosine,
         nearest (feature by decoder cosine), nearest_cosine, top_position, top_position_share, flags.
         """
-        import pandas as pd
-
-        whole = self._features
-        texts = self._vocabulary.texts
-
-        def tokens(column: str) -> list[str]:
-            return [", ".join(_word(texts[token]) for token in row) for row in whole[column]]
-
-        table = whole[["feature", "density", "count", "max", "mean"]].copy()
-        table["top_tokens"] = tokens("top_tokens")
-        table["top_logits"] = tokens("positive_tokens")
-        table["bottom_logits"] = tokens("negative_tokens")
-        table["decoder_norm"] = whole["decoder_norm"]
-        table["enc_dec_cosine"] = whole["enc_dec_cosine"]
-        table["nearest"] = pd.array([row[0] if len(row) else None for row in whole["neighbours"]], dtype="Int64")
-        table["nearest_cosine"] = [row[0] if len(row) else np.nan for row in whole["neighbour_cosines"]]
-        table["top_position"] = whole["top_position"].astype("Int64")
-        table["top_position_share"] = whole["top_position_share"]
-        table["flags"] = [", ".join(row) for row in whole["flags"]]
-        return table
+        return summary.feature_table(self._features, self._vocabulary.texts)
 
     def sql(self, query: str) -> pd.DataFrame:
         """The answer to one SQL query that reads: over activations, items, features, token_features, vocabulary.
@@ -224,70 +205,33 @@ class FeatureIndex:
         import pandas as pd
 
         if not isinstance(text, str):
-            return self._one(self.check_feature(text))
+            return self._by_id(self.check_feature(text))
         if not text:
             raise ValueError("the text to search for is empty; give a token such as ' bridge', or an id such as '#412'")
         stripped = text.strip()
         if stripped.startswith("#") and stripped[1:].isascii() and stripped[1:].isdigit():
-            return self._one(self.check_feature(int(stripped[1:])))
+            return self._by_id(self.check_feature(int(stripped[1:])))
         found = search.by_token(self._tables, self._vocabulary, self._rows, text, n)
         if stripped.isascii() and stripped.isdigit() and int(stripped) < self.d_sae:
-            found = pd.concat([self._one(int(stripped)), found], ignore_index=True)
+            found = pd.concat([self._by_id(int(stripped)), found], ignore_index=True)
             found = found.drop_duplicates("feature").head(n).reset_index(drop=True)
         if not len(found):
             found.attrs["message"] = f"no feature is active on a token that says {text!r} in the scanned text"
         return found
 
-    def _one(self, feature: int) -> pd.DataFrame:
-        import pandas as pd
-
-        row = self._features.iloc[feature]
-        best = int(row["top_tokens"][0]) if len(row["top_tokens"]) else None
-        found = (
-            self._tables.rows("select count from token_features where feature = ? and token = ?", [feature, best])
-            if best is not None
-            else []
-        )
-        count = int(found[0][0]) if found else 0
-        values = [
-            feature,
-            "" if best is None else self._vocabulary.texts[best],
-            1.0,
-            float(row["top_shares"][0]) if best is not None else 0.0,
-            count / self._vocabulary.counts[best] if best is not None else 0.0,
-            count,
-            float(row["max"]),
-            float(row["density"]),
-        ]
-        return pd.DataFrame([values], columns=search.COLUMNS)
+    def _by_id(self, feature: int) -> pd.DataFrame:
+        return search.by_id(self._tables, self._vocabulary, self._features.iloc[feature])
 
     def plot(self) -> go.Figure:
         """A histogram of log10 density over the features that are alive; the dead are counted in the title."""
-        import plotly.graph_objects as go
-
-        density = self._features["density"].to_numpy()
-        alive = density[density > 0]
-        dead = len(density) - len(alive)
-        figure = go.Figure(
-            go.Histogram(x=np.log10(alive), nbinsx=60, marker_color="#d9730d", name="features", opacity=0.9)
-        )
-        figure.update_layout(
-            title=f"{len(alive):,} features, {dead:,} dead on {self.n_tokens:,} tokens",
-            xaxis_title="log10 density (share of tokens a feature is active on)",
-            yaxis_title="features",
-            bargap=0.02,
-            template="simple_white",
-            height=320,
-            margin={"l": 60, "r": 20, "t": 50, "b": 50},
-        )
-        return figure
+        return summary.density_plot(self._features["density"].to_numpy(), self.n_tokens)
 
     # ── one feature ───────────────────────────────────────────────────────────────────────────────────────────
 
     def row(self, feature: int) -> dict[str, Any]:
         """Everything features.parquet holds of one feature, as plain Python values."""
         row = self._features.iloc[self.check_feature(feature)]
-        return {name: _plain(value) for name, value in row.items()}
+        return {name: summary.plain(value) for name, value in row.items()}
 
     def examples(
         self,
@@ -348,19 +292,7 @@ class FeatureIndex:
 
         `examples(feature, kind=(lo, hi))` shows one. Empty for a dead feature.
         """
-        import pandas as pd
-
-        if not 1 <= n <= N_BINS:
-            raise ValueError(f"n={n} intervals cannot be made; give 1 to {N_BINS}")
-        counts, edges = self.histogram(feature)
-        cuts = np.linspace(0, N_BINS, n + 1).round().astype(int)  # at the bins' edges, so that counts are exact
-        total = counts.sum()
-        rows = [
-            (edges[a], edges[b], counts[a:b].sum(), counts[a:b].sum() / total)
-            for a, b in reversed(list(zip(cuts[:-1], cuts[1:], strict=True)))
-            if total
-        ]
-        return pd.DataFrame(rows, columns=["lo", "hi", "count", "share"]).astype({"count": "int64"})
+        return summary.interval_table(*self.histogram(feature), n)
 
     def quantiles(self, feature: int, q: Sequence[float] = (0.5, 0.9, 0.99)) -> list[float]:
         """Values below which these shares of its activations lie; from the stored rows by weight. 0 for a dead one."""
@@ -377,22 +309,12 @@ class FeatureIndex:
         Columns token, text, value: direct effect in logits for one unit of activation, above the vocabulary's mean
         (see `features.weights`). Empty where the SAE does not read the residual stream's width.
         """
-        import pandas as pd
-
         row = self._features.iloc[self.check_feature(feature)]
-        frames = []
-        for side in ("positive", "negative"):
-            tokens = [int(token) for token in row[f"{side}_tokens"][:n]]
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "token": tokens,
-                        "text": [self._vocabulary.texts[token] for token in tokens],
-                        "value": [float(value) for value in row[f"{side}_logits"][:n]],
-                    }
-                )
-            )
-        return frames[0], frames[1]
+        texts = self._vocabulary.texts
+        return (
+            summary.logit_table(row["positive_tokens"][:n], row["positive_logits"][:n], texts),
+            summary.logit_table(row["negative_tokens"][:n], row["negative_logits"][:n], texts),
+        )
 
     def logit_histogram(self, feature: int) -> tuple[Array, Array]:
         """(counts [40], edges [41]) of the direct effect over all tokens; both empty where `logits` is."""
@@ -408,34 +330,4 @@ class FeatureIndex:
         "decoder": nearest by cosine of the decoder rows. "coactive": those active on the same tokens, by the cosine
         of their activity, n_ab / sqrt(n_a n_b), counted on a sample of the tokens (see `features.coactive`).
         """
-        import pandas as pd
-
-        row = self._features.iloc[self.check_feature(feature)]
-        found = [
-            (relation, int(other), float(value))
-            for relation, names, values in (
-                ("decoder", row["neighbours"], row["neighbour_cosines"]),
-                ("coactive", row["coactive"], row["coactive_cosines"]),
-            )
-            for other, value in list(zip(names, values, strict=True))[:n]
-        ]
-        frame = pd.DataFrame(found, columns=["relation", "feature", "value"])
-        texts = self._vocabulary.texts
-        frame["top_tokens"] = [
-            ", ".join(_word(texts[token]) for token in self._features["top_tokens"].iloc[other])
-            for other in frame["feature"]
-        ]
-        return frame
-
-
-def _word(text: str) -> str:
-    """A token in a list of tokens: without the spaces around it, whitespace alone made visible."""
-    return text.strip() or text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if value is None or value != value else value  # NaN is a missing number
+        return summary.similar_table(self._features, self.check_feature(feature), n, self._vocabulary.texts)

@@ -47,6 +47,22 @@ def by_token(tables: Tables, vocabulary: StoredVocabulary, source: IndexRows, te
     return frame.drop_duplicates("feature").head(n).reset_index(drop=True)[COLUMNS]
 
 
+def by_id(tables: Tables, vocabulary: StoredVocabulary, row: pd.Series) -> pd.DataFrame:
+    """One feature, by its row of features.parquet, with the token it fires on most; score 1."""
+    import pandas as pd
+
+    feature = int(row["feature"])
+    token, share, coverage, count = "", 0.0, 0.0, 0
+    if len(row["top_tokens"]):
+        best = int(row["top_tokens"][0])
+        query = "select count from token_features where feature = ? and token = ?"
+        count = int(tables.rows(query, [feature, best])[0][0])
+        token, share = vocabulary.texts[best], float(row["top_shares"][0])
+        coverage = count / vocabulary.counts[best]
+    found = [feature, token, 1.0, share, coverage, count, float(row["max"]), float(row["density"])]
+    return pd.DataFrame([found], columns=COLUMNS)
+
+
 def _score(tables: Tables, vocabulary: StoredVocabulary, close: dict[int, float]) -> pd.DataFrame:
     tokens = list(close)
     frame = tables.frame(

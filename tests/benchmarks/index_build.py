@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features"
         phases: dict[str, float] = {}
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         index = sw.FeatureIndex.build(
             sae,
             model,
@@ -75,13 +75,15 @@ def main() -> None:
             max_tokens=options.tokens,
             on_progress=lambda phase, done: phases.update({phase: time.perf_counter() - start}),
         )
-        seconds = time.perf_counter() - start
+        seconds, used = time.perf_counter() - start, time.process_time() - used
         size = sum(file.stat().st_size for file in path.iterdir())
         stored = (path / "activations.parquet").stat().st_size
         print(
             f"{sae}, {index.n_tokens:,} tokens, {index.meta['n_activations']:,} activations, {options.threads} threads"
         )
-        print(f"build                {seconds:8.1f} s       {index.n_tokens / seconds:,.0f} tokens/s")
+        print(
+            f"build                {seconds:8.1f} s       {index.n_tokens / seconds:,.0f} tokens/s, {used:.1f} s of processor time"
+        )
         previous = 0.0
         for phase, at in phases.items():
             print(f"  {phase:<24} {at - previous:6.1f} s")
