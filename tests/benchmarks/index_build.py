@@ -78,12 +78,10 @@ def main() -> None:
         seconds, used = time.perf_counter() - start, time.process_time() - used
         size = sum(file.stat().st_size for file in path.iterdir())
         stored = (path / "activations.parquet").stat().st_size
-        print(
-            f"{sae}, {index.n_tokens:,} tokens, {index.meta['n_activations']:,} activations, {options.threads} threads"
-        )
-        print(
-            f"build                {seconds:8.1f} s       {index.n_tokens / seconds:,.0f} tokens/s, {used:.1f} s of processor time"
-        )
+        print(f"{sae}, {options.threads} threads")
+        print(f"{index.n_tokens:,} tokens, {index.meta['n_activations']:,} activations")
+        print(f"build                {seconds:8.1f} s       {index.n_tokens / seconds:,.0f} tokens/s")
+        print(f"  processor time         {used:8.1f} s")
         previous = 0.0
         for phase, at in phases.items():
             print(f"  {phase:<24} {at - previous:6.1f} s")
