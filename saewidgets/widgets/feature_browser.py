@@ -1,4 +1,4 @@
-"""FeatureBrowser: a table of all features of an index (or of one of several), the selected one's dashboard beside it."""
+"""FeatureBrowser: a table of all features of an index, or of one of several, and the selected one's dashboard."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ SPARK_BINS = 20
 TOKENS_IN_A_ROW = 6
 MOST_FOUND = 1000
 """Features that a search gives, best first."""
+RECORDED_WINDOW = 32
+"""Tokens on each side of a peak that an exported page carries: whole contexts would double it."""
 SORTS = ("match", "feature", "density", "max", "mean", "cosine")
 """What rows may be sorted by; "match" is best match first while something is searched, by number otherwise."""
 
@@ -74,10 +76,7 @@ class FeatureBrowserView:
         Raises:
             ValueError: no index is called so.
         """
-        source = self.dashboard(index).index
-        rows = source.sql(
-            "select density, count, max, mean, enc_dec_cosine, histogram, top_tokens, flags from features order by feature"
-        )
+        source, rows = self.dashboard(index).index, self.dashboard(index).features
         names = list(FLAGS)
         flags = np.array([sum(1 << names.index(flag) for flag in row if flag in names) for row in rows["flags"]])
         texts, counts = _top_tokens(source, rows["top_tokens"])
@@ -133,7 +132,7 @@ class FeatureBrowser(DashboardTraits):
         sort, descending: What the rows are sorted by: "match", "feature", "density", "max", "mean" or "cosine".
         query: A token, or "#412"; only features that fire on it are listed.
         hide_dead, hide_dense: Leave out features that are never active, or on more than 10 % of tokens.
-        recorded: How many features an exported page carries with all their examples (see `most_specific`).
+        recorded: How many features an exported page carries with their examples (see `most_specific`).
         range, group, context: What the dashboard shows of it, see `FeatureDashboard`.
 
     Raises:
@@ -150,10 +149,9 @@ class FeatureBrowser(DashboardTraits):
     query = traitlets.Unicode("", help="What is searched.").tag(sync=True)
     hide_dead = traitlets.Bool(True, help="Leave out features that are never active.").tag(sync=True)
     hide_dense = traitlets.Bool(False, help="Leave out features active on more than 10 % of tokens.").tag(sync=True)
-    recorded = traitlets.Int(40, min=0, help="How many features an exported page carries whole.")
+    recorded = traitlets.Int(32, min=0, help="How many features an exported page carries whole.")
 
     _names = traitlets.List(traitlets.Unicode(), help="What the indexes are called.").tag(sync=True)
-    _recorded = traitlets.List(traitlets.Int(), help="Features that an exported page carries.").tag(sync=True)
 
     _view: FeatureBrowserView
 
@@ -161,10 +159,11 @@ class FeatureBrowser(DashboardTraits):
         self, index: FeatureIndex | Sequence[FeatureIndex], feature: int | None = None, **options: Any
     ) -> None:
         view = FeatureBrowserView(list(index) if isinstance(index, (list, tuple)) else [index])  # type: ignore[list-item]
-        options.setdefault("index_name", view.names[0])
-        if feature is None and options["index_name"] in view.dashboards:
-            feature = most_specific(view.dashboard(options["index_name"]).index, 1)[0]
-        super().__init__(view, feature=feature or 0, **options)
+        name = options.setdefault("index_name", view.names[0])
+        if name not in view.dashboards:
+            raise traitlets.TraitError(index_sentence(name, view.names))
+        given = most_specific(view.dashboard(name).index, 1)[0] if feature is None else feature
+        super().__init__(view, feature=given, **options)
         self.observe(self._let_go_of_the_range, "feature")
         self.observe(self._begin_anew, "index_name")
 
@@ -196,13 +195,13 @@ class FeatureBrowser(DashboardTraits):
         name = self.index_name
         yield "table", {"index": name}
         for feature in self.recorded_features():
-            for method, params in self._view.dashboard(name).recorded(feature):
+            for method, params in self._view.dashboard(name).recorded(feature, RECORDED_WINDOW):
                 yield method, {"index": name, **params}
-            yield "related", {"index": name, "feature": feature}
 
     def snapshot(self) -> dict[str, Any]:
         taken = super().snapshot()
-        taken["state"].update(_names=self._view.names, _recorded=self.recorded_features())
+        recorded = self.recorded_features()
+        taken["state"].update(_names=self._view.names, _recorded=recorded, _window=RECORDED_WINDOW)
         return taken
 
     def shown(self) -> dict[str, Any]:

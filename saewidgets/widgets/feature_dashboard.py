@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,19 +25,19 @@ EXAMPLES = {"top": 20, "random": 12}
 PER_INTERVAL = 8
 WINDOW = 256
 """Tokens on each side of a peak that travel to the screen: the whole context of any usual SAE."""
-SPECIFIC_FROM = 20
-"""Activations a feature must have to be called specific: a handful of places proves nothing."""
+SPECIFIC = "len(flags) = 0 and count >= 20 and density <= 0.01"
+"""Features that may be called specific: seen often enough to prove something, and not on every punctuation mark."""
 
 
 def most_specific(index: FeatureIndex, n: int) -> list[int]:
-    """The n features that are best looked at first: without a flag, active on at least 20 tokens, and with the largest
-    share of their summed activation on their ten top tokens. Where these are fewer than n, the most active others.
+    """The n features that are best looked at first: without a flag, active on at least 20 and at most 1 % of tokens,
+    and with the largest share of their summed activation on their ten top tokens. Where these are fewer than n, the
+    most active others follow.
     """
     found = index.sql(
         f"""
         select feature from features
-        order by len(flags) = 0 and count >= {SPECIFIC_FROM} desc,
-            case when len(flags) = 0 and count >= {SPECIFIC_FROM} then list_sum(top_shares) end desc nulls last,
+        order by {SPECIFIC} desc, case when {SPECIFIC} then list_sum(top_shares) end desc nulls last,
             count desc, feature
         limit {int(n)}
         """
@@ -61,6 +62,22 @@ class FeatureDashboardView:
         """How many features there are."""
         return self.index.d_sae
 
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        """What the index holds of all features, a row each; lists stay lists."""
+        return self.index.sql(
+            """
+            select density, count, max, mean, decoder_norm, enc_dec_cosine, histogram, top_tokens, top_shares, flags,
+                neighbours, positive_tokens, positive_logits, negative_tokens, negative_logits
+            from features order by feature
+            """
+        )
+
+    def row(self, feature: int) -> dict[str, Any]:
+        """One row of `features`. Raises ValueError if the index has no such feature."""
+        row: dict[str, Any] = self.features.iloc[self.index.check_feature(feature)].to_dict()
+        return row
+
     def feature(self, feature: int) -> Answer:
         """Its measures, intervals, logit effects and neighbours.
 
@@ -73,18 +90,19 @@ class FeatureDashboardView:
         Raises:
             ValueError: the index has no such feature.
         """
-        row = self.index.row(feature)
+        row = self.row(feature)
         intervals = self.index.intervals(feature, INTERVALS)
         counts, edges = self.index.histogram(feature)
         logit_counts, logit_edges = self.index.logit_histogram(feature)
-        numbers = ("density", "count", "max", "mean", "decoder_norm", "enc_dec_cosine", "stored", "complete_above")
+        numbers = ("density", "max", "mean", "decoder_norm", "enc_dec_cosine")
         result = {
             "feature": int(feature),
             "d_sae": self.d_sae,
             "n_tokens": self.index.n_tokens,
+            "count": int(row["count"]),
             **{name: _finite(row[name]) for name in numbers},
             "tokens": self._tokens(row["top_tokens"]),
-            "shares": row["top_shares"],
+            "shares": [float(share) for share in row["top_shares"]],
             "flags": [f"{flag}: {FLAGS.get(flag, flag)}" for flag in row["flags"]],
             "intervals": [
                 {"low": float(each.lo), "high": float(each.hi), "share": float(each.share)}
@@ -109,12 +127,16 @@ class FeatureDashboardView:
         """
         result: dict[str, Any] = {"decoder": [], "coactive": []}
         for each in self.index.similar(feature).itertuples():
-            tokens = self._tokens(self.index.row(int(each.feature))["top_tokens"][:4])
+            tokens = self._tokens(self.row(int(each.feature))["top_tokens"][:4])
             result[each.relation].append({"feature": int(each.feature), "value": float(each.value), "tokens": tokens})
         return result, []
 
     def examples(
-        self, feature: int, group: str | int = "top", range: Sequence[float] | None = None  # noqa: A002
+        self,
+        feature: int,
+        group: str | int = "top",
+        range: Sequence[float] | None = None,
+        window: int = WINDOW,
     ) -> Answer:
         """Texts where it is active, each with the place of its peak.
 
@@ -122,6 +144,7 @@ class FeatureDashboardView:
             feature: Which one.
             group: "top" (the strongest), "random" (any of its activations), or an interval, 0 being the highest.
             range: (low, high): activations in here instead, strongest first.
+            window: Tokens on each side of a peak, as far as its context goes.
 
         Returns:
             `texts`, `special`, `hex`: the distinct tokens; `lengths`, `peaks`, `positions`, `contexts` of the
@@ -132,7 +155,7 @@ class FeatureDashboardView:
             ValueError: the index has no such feature, the group is unknown, or the range is empty.
         """
         kind, n = self._kind(feature, group, range)
-        return self._packed(self.index.examples(feature, n=n, kind=kind, window=WINDOW))
+        return self._packed(self.index.examples(feature, n=n, kind=kind, window=window))
 
     def _kind(self, feature: int, group: str | int, bounds: Sequence[float] | None) -> tuple[Any, int]:
         if bounds is not None:
@@ -150,7 +173,8 @@ class FeatureDashboardView:
     def _packed(self, examples: pd.DataFrame) -> Answer:
         parts = [np.asarray(tokens, dtype=np.int64) for tokens in examples["tokens"]]
         ids, places = np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]), return_inverse=True)
-        values = np.concatenate([*(np.asarray(line, np.float32) for line in examples["values"]), np.zeros(0, np.float32)])
+        lines = [np.asarray(line, dtype=np.float32) for line in examples["values"]]
+        values = np.concatenate([*lines, np.zeros(0, np.float32)])
         active = np.flatnonzero(values > 0)
         tokens = self.index.tokens(ids.tolist())
         result = {
@@ -173,16 +197,15 @@ class FeatureDashboardView:
         return [token_as_json(token.text, token.special, token.hex) for token in self.index.tokens(ids)]
 
     def _effects(self, ids: Sequence[int], values: Sequence[float]) -> list[dict[str, Any]]:
-        return [
-            {**token, "value": float(value)} for token, value in zip(self._tokens(ids), values, strict=True)
-        ]
+        return [{**token, "value": float(value)} for token, value in zip(self._tokens(ids), values, strict=True)]
 
-    def recorded(self, feature: int) -> Iterable[tuple[str, Params]]:
-        """What a page without a kernel must carry to show this feature whole, except `related`."""
+    def recorded(self, feature: int, window: int = WINDOW) -> Iterable[tuple[str, Params]]:
+        """What a page without a kernel must carry to show this feature."""
         yield "feature", {"feature": feature}
-        if self.index.row(feature)["count"] > 0:
+        yield "related", {"feature": feature}
+        if self.row(feature)["count"] > 0:
             for group in (*EXAMPLES, *_numbers(INTERVALS)):
-                yield "examples", {"feature": feature, "group": group}
+                yield "examples", {"feature": feature, "group": group, "window": window}
 
 
 class DashboardTraits(SAEWidget):
@@ -190,13 +213,20 @@ class DashboardTraits(SAEWidget):
 
     feature = traitlets.Int(help="The feature shown.").tag(sync=True)
     range = traitlets.List(
-        traitlets.Float(), None, minlen=2, maxlen=2, allow_none=True,
+        traitlets.Float(),
+        None,
+        minlen=2,
+        maxlen=2,
+        allow_none=True,
         help="(low, high) of the activations whose examples are shown instead of a group's; None for none.",
     ).tag(sync=True)
     group = traitlets.Any("top", help='"top", "random", or an interval: 0 is the highest.').tag(sync=True)
     context = traitlets.Enum(
         ("snippet", "sentence", "full"), "snippet", help="How much of an example's text is shown."
     ).tag(sync=True)
+
+    _recorded = traitlets.List(traitlets.Int(), help="Features that an exported page carries.").tag(sync=True)
+    _window = traitlets.Int(WINDOW, help="Tokens on each side of a peak that are asked for.").tag(sync=True)
 
     @traitlets.validate("range")
     def _range_has_room(self, proposal: dict[str, Any]) -> list[float] | None:
@@ -235,7 +265,6 @@ class FeatureDashboard(DashboardTraits):
     bundle_name: ClassVar[str] = "feature_dashboard"
 
     _d_sae = traitlets.Int(help="How many features there are.").tag(sync=True)
-    _recorded = traitlets.List(traitlets.Int(), help="Features that an exported page carries.").tag(sync=True)
 
     _view: FeatureDashboardView
 
@@ -254,16 +283,15 @@ class FeatureDashboard(DashboardTraits):
 
     def recorded_features(self) -> list[int]:
         """The features that an exported page carries: the one shown, and those nearest to it by decoder cosine."""
-        return [self.feature, *(int(other) for other in self._view.index.row(self.feature)["neighbours"])]
+        return [self.feature, *(int(other) for other in self._view.row(self.feature)["neighbours"])]
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         for feature in self.recorded_features():
             yield from self._view.recorded(feature)
-        yield "related", {"feature": self.feature}
 
     def snapshot(self) -> dict[str, Any]:
         taken = super().snapshot()
-        taken["state"].update(_d_sae=self._view.d_sae, _recorded=self.recorded_features())
+        taken["state"].update(_d_sae=self._view.d_sae, _recorded=self.recorded_features(), _window=WINDOW)
         return taken
 
     def shown(self) -> dict[str, Any]:
@@ -288,5 +316,5 @@ def _numbers(n: int) -> Iterable[int]:
     return np.arange(n).tolist()
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -19,6 +19,7 @@ function FeatureBrowser() {
   const [name, setName] = useTrait<string>("index_name");
   const [names] = useTrait<string[]>("_names");
   const [recorded] = useTrait<number[]>("_recorded");
+  const [window] = useTrait<number>("_window");
   const [feature, setFeature] = useTrait<number>("feature");
   const [range, setRange] = useTrait<Range | null>("range");
   const [group, setGroup] = useTrait<Group>("group");
@@ -84,7 +85,8 @@ function FeatureBrowser() {
       <Trouble asked={asked} />
       {!live && (
         <p class="sw-status" role="status">
-          Without a kernel: the table is whole, and this page carries the examples of {recorded.length} features; the other rows are grey.
+          Without a kernel: the table is whole, and this page carries the examples of {recorded.length}{" "}
+          features, {window} tokens to each side; the other rows are grey.
         </p>
       )}
       {table && rows && (
@@ -116,7 +118,7 @@ function FeatureBrowser() {
             <Dashboard
               choice={{ feature, range, group, context }}
               source={{ index: name }}
-              {...{ onChoice, onStep, recorded, help }}
+              {...{ onChoice, onStep, recorded, window, help }}
               helpText={HELP}
               code={code({ feature, range, group, context }, { name, names, sort, descending, query, hideDead, hideDense })}
             />

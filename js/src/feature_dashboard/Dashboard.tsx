@@ -31,6 +31,8 @@ interface Props {
   code: string;
   /** Features that can be shown without a kernel. */
   recorded: readonly number[];
+  /** Tokens on each side of a peak that are asked for. */
+  window: number;
   help: boolean;
   helpText: string;
 }
@@ -39,7 +41,7 @@ const INTERVALS = 5;
 const GROUPS: readonly Group[] = ["top", "random", ...Array.from({ length: INTERVALS }, (_, i) => i)];
 
 export function Dashboard(props: Props) {
-  const { choice, onChoice, onStep, source = {}, code, recorded, help, helpText } = props;
+  const { choice, onChoice, onStep, source = {}, code, recorded, window, help, helpText } = props;
   const live = useLive();
   const off = !live && !recorded.includes(choice.feature);
   const asked = useRequest<FeatureResult>("feature", off ? null : { ...source, feature: choice.feature });
@@ -59,7 +61,7 @@ export function Dashboard(props: Props) {
           {choice.feature} is not among them. Open the notebook to see it.
         </p>
       )}
-      {feature && !off && <Whole {...{ feature, choice, onChoice, source, recorded }} waiting={asked.waiting} />}
+      {feature && !off && <Whole {...{ feature, choice, onChoice, source, recorded, window }} waiting={asked.waiting} />}
       <div class="sw-row sw-label sw-fd-foot">
         <span class="sw-muted">{help ? helpText : "? for the keys"}</span>
         <span class="sw-spacer" />
@@ -69,15 +71,15 @@ export function Dashboard(props: Props) {
   );
 }
 
-type WholeProps = Pick<Props, "choice" | "onChoice" | "recorded"> & { feature: Feature; source: Params; waiting: boolean };
+type WholeProps = Pick<Props, "choice" | "onChoice" | "recorded" | "window"> & { feature: Feature; source: Params; waiting: boolean };
 
-function Whole({ feature, choice, onChoice, source, recorded, waiting }: WholeProps) {
+function Whole({ feature, choice, onChoice, source, recorded, window, waiting }: WholeProps) {
   const live = useLive();
   const [lastPointed, setPointed] = useState<Pointed | null>(null);
   const [showSpaces, setShowSpaces] = useState(false);
   const { group, range, context } = choice;
   const settled = useSettled(range, 80);
-  const asked = useExamples(feature, group, settled, source);
+  const asked = useExamples(feature, group, settled, { ...source, window });
   const { examples } = asked;
   const pointed = lastPointed && examples?.includes(lastPointed.example) ? lastPointed : null;
   const silent = feature.count === 0;

@@ -45,8 +45,6 @@ export interface FeatureResult {
   mean: number;
   decoder_norm: number | null;
   enc_dec_cosine: number | null;
-  /** Activations that can be shown: of a very dense feature only a part is stored. */
-  stored: number;
   /** Sentences. */
   flags: string[];
   intervals: Interval[];

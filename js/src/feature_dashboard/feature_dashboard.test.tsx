@@ -2,7 +2,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { type Recorded, recordedModel } from "../export_host/recorded";
 import { part, readExamples, within } from "./answers";
 import dashboard from "./index";
-import { examplesAnswer, featureAnswer, relatedAnswer, soon } from "./recording";
+import { examplesAnswer, featureAnswer, relatedAnswer, soon, WINDOW } from "./recording";
 
 const TOP = [
   { texts: ["<s>", "Lily", " saw", " a", " bridge", ".", " It", " fell", "."], values: [0, 0, 0, 0, 7.9, 0, 0, 0, 0], peak: 4 },
@@ -21,7 +21,7 @@ const ANSWERS: Recorded[] = [
 
 async function mount(state: Record<string, unknown> = {}, answers = ANSWERS) {
   const model = recordedModel(
-    { feature: 12, range: null, group: "top", context: "snippet", _d_sae: 100, _recorded: [], _live: true, ...state },
+    { feature: 12, range: null, group: "top", context: "snippet", _d_sae: 100, _recorded: [], _window: WINDOW, _live: true, ...state },
     answers,
   );
   const el = document.createElement("div");

@@ -14,6 +14,7 @@ function FeatureDashboard() {
   const [group, setGroup] = useTrait<Group>("group");
   const [context, setContext] = useTrait<Width>("context");
   const [recorded] = useTrait<number[]>("_recorded");
+  const [window] = useTrait<number>("_window");
   const [size] = useTrait<number>("_d_sae");
   const [help, setHelp] = useState(false);
   const live = useLive();
@@ -34,7 +35,7 @@ function FeatureDashboard() {
     <div onKeyDown={featureKeys({ step: onStep, help: () => setHelp(!help) })}>
       <Dashboard
         choice={{ feature, range, group, context }}
-        {...{ onChoice, onStep, recorded, help }}
+        {...{ onChoice, onStep, recorded, window, help }}
         helpText={HELP}
         code={code({ feature, range, group, context })}
       />

@@ -8,6 +8,8 @@ import type { ExamplesResult, FeatureResult, Group, RelatedResult } from "./answ
 /** Until it holds: the machine that runs the tests may be busy. */
 export const soon = (check: () => void) => vi.waitFor(check, { timeout: 10_000 });
 
+export const WINDOW = 256;
+
 type Numbers = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
 export function base64(numbers: Numbers): string {
@@ -27,7 +29,6 @@ export function featureAnswer(feature: number, change: Partial<FeatureResult> = 
     mean: 2.4,
     decoder_norm: 1,
     enc_dec_cosine: 0.71,
-    stored: 420,
     flags: [],
     intervals: [4, 3, 2, 1, 0].map((i) => ({ low: i * 1.6, high: (i + 1) * 1.6, share: 0.2 })),
     positive: [{ text: " over", value: 2.1 }],
@@ -68,7 +69,7 @@ export function examplesAnswer(feature: number, group: Group, written: Written[]
   };
   return {
     method: "examples",
-    params: { ...source, feature, group },
+    params: { ...source, feature, group, window: WINDOW },
     result,
     buffers: [
       base64(Uint16Array.from(written.flatMap((each) => each.texts.map((text) => texts.indexOf(text))))),
