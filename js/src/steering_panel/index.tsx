@@ -23,6 +23,7 @@ function SteeringPanel() {
   const [draft, setDraft] = useState<Edit[] | null>(null);
   const [current, setCurrent] = useState<number | null>(null);
   const [withControl, setWithControl] = useState(false);
+  const root = useRef<HTMLDivElement>(null);
   const undo = useUndo(edits, setEdits);
   useEffect(() => setDraft(null), [edits]);
 
@@ -49,10 +50,13 @@ function SteeringPanel() {
     }
   };
   const last = shown.find(({ feature }) => feature === current) ?? shown[0];
-  const failed = [asked, plain, steered, known].find(({ error }) => error);
+  // A sentence about a question is gone with the next question.
+  const failed = [asked, plain, steered, known].find(({ error, waiting }) => error && !waiting);
 
   return (
     <div
+      ref={root}
+      tabIndex={-1}
       class="sw-steering"
       data-lm-suppress-shortcuts="true"
       onKeyDown={(event) => {
@@ -64,7 +68,7 @@ function SteeringPanel() {
       }}
     >
       <Head {...{ prompt, setPrompt, temperature, setTemperature, seed, setSeed, n_tokens, setLength, live }} />
-      <Status asked={failed ?? asked} off={OFF} />
+      <Status asked={failed ?? { ...asked, error: null }} off={OFF} />
       <div class="sw-edits">
         {shown.map((edit) => (
           <EditRow
@@ -77,7 +81,10 @@ function SteeringPanel() {
             current={edit === last}
             onDraft={(to) => change(edit.feature, to, false)}
             onCommit={(to) => change(edit.feature, to, true)}
-            onRemove={() => setEdits(edits.filter(({ feature }) => feature !== edit.feature))}
+            onRemove={() => {
+              setEdits(edits.filter(({ feature }) => feature !== edit.feature));
+              root.current?.focus(); // the button goes away, and Ctrl+Z must still be heard
+            }}
             onCurrent={() => setCurrent(edit.feature)}
           />
         ))}
@@ -161,6 +168,7 @@ function Head({ prompt, setPrompt, temperature, setTemperature, seed, setSeed, n
   return (
     <form
       class="sw-row"
+      noValidate // the browser would hold a prompt back for a number that is no multiple of its field's step
       onSubmit={(event) => {
         event.preventDefault();
         setPrompt((event.currentTarget.elements.namedItem("prompt") as HTMLTextAreaElement).value);
