@@ -26,9 +26,10 @@ class SAE(nn.Module):
 
     For `topk`: f = relu(TopK_k((x - b_dec) W_enc + b_enc)), see `saewidgets.sae.architectures.topk`.
 
-    In training the input is scaled, x~ = s x with s = `input_scale` = sqrt(d_in) / E||x||, and the biases
-    belong to x~: f = encoder with b_enc / s and b_dec / s. `encode` and `decode` always speak in the units of
-    x, and `fold_` writes the division into the biases: the same function with s = 1.
+    In training the input is scaled, x~ = s x with s = `input_scale` = sqrt(d_in) / E||x||, and the weights belong
+    to x~: f = encoder(s x) and xhat = (f W_dec + b_dec) / s. So f has the same size whatever the model's: a clear
+    activation is some units strong. `fold_` writes s into the weights (as sae-lens does): the same f, the same xhat,
+    s = 1, and decoder rows of length 1 / s.
 
     Initial weights: rows of W_dec are random unit vectors drawn from `cfg.seed`, W_enc = W_dec^T, biases 0.
     """
@@ -66,7 +67,7 @@ class SAE(nn.Module):
         return self.W_dec.dtype
 
     def encode(self, x: Tensor) -> Tensor:
-        """Vectors [..., d_in] to feature activations [..., d_sae], in the units of x."""
+        """Vectors [..., d_in] to feature activations [..., d_sae]."""
         values, indices = self.encode_sparse(x)
         f = values.new_zeros(values.shape[0], self.cfg.d_sae).scatter(1, indices, values)
         return f.view(*x.shape[:-1], self.cfg.d_sae)
@@ -94,11 +95,11 @@ class SAE(nn.Module):
 
     def decode(self, f: Tensor) -> Tensor:
         """Feature activations [..., d_sae] to vectors [..., d_in]."""
-        return f.to(self.device, self.dtype) @ self.W_dec + self.b_dec / self.input_scale
+        return self._x_space(f.to(self.device, self.dtype) @ self.W_dec + self.b_dec)
 
     def decode_sparse(self, values: Tensor, indices: Tensor) -> Tensor:
         """What `encode_sparse` gives, [n, k] twice, to vectors [n, d_in]."""
-        return decode(values, indices, self.W_dec, self.b_dec / self.input_scale)
+        return self._x_space(decode(values, indices, self.W_dec, self.b_dec))
 
     def forward(self, x: Tensor) -> Tensor:
         """The reconstruction of vectors [..., d_in]."""
@@ -113,18 +114,19 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def fold_(self) -> SAE:
-        """Write `input_scale` into the biases: the same function, with input_scale 1."""
-        self.b_enc.div_(self.input_scale)
+        """Write `input_scale` into the weights: the same f and the same xhat, with input_scale 1."""
+        self.W_enc.mul_(self.input_scale)
+        self.W_dec.div_(self.input_scale)
         self.b_dec.div_(self.input_scale)
         self.input_scale.fill_(1.0)
         return self
 
     def clone(self) -> SAE:
-        """A frozen copy. Taken between two training steps if the SAE is being trained."""
+        """A frozen copy, folded. Taken between two training steps if the SAE is being trained."""
         with turn_of(self):
             copy = SAE(self.cfg, self.metadata, self.device)
             copy.load_state_dict(self.state_dict())
-        return copy.requires_grad_(False).eval()
+        return copy.requires_grad_(False).eval().fold_()
 
     def fingerprint(self) -> str:
         """sha256, in hex, of the config and the weights."""
@@ -141,6 +143,10 @@ class SAE(nn.Module):
 
     def __repr__(self) -> str:
         return f"SAE({self.extra_repr()})"
+
+    def _x_space(self, scaled: Tensor) -> Tensor:
+        """From the scaled input's units to those of x."""
+        return scaled / self.input_scale
 
     def _flat(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != (self.cfg.d_in,):

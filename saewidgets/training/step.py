@@ -42,7 +42,7 @@ def warm_up(device: torch.device) -> None:
 def prepare(sae: SAE, sample: Tensor) -> Tensor:
     """Set the input scale from sample vectors [n, d_in], and b_dec to their mean; give back that mean, scaled.
 
-    An SAE that has biases already keeps its function: they are only brought to the new scale. Decoder rows of
+    An SAE that has biases already keeps its function: its weights are only brought to the new scale. Decoder rows of
     another length than 1 are folded into the encoder, where the architecture wants unit rows.
     """
     sample = sample[torch.isfinite(sample).all(1)]
@@ -52,7 +52,8 @@ def prepare(sae: SAE, sample: Tensor) -> Tensor:
     scale = torch.where(length > 0, sae.cfg.d_in**0.5 / length, torch.ones_like(length))
     centre = sample.mean(0) * scale
     if sae.b_enc.any() or sae.b_dec.any():
-        sae.b_enc.mul_(scale / sae.input_scale)
+        sae.W_enc.mul_(sae.input_scale / scale)
+        sae.W_dec.mul_(scale / sae.input_scale)
         sae.b_dec.mul_(scale / sae.input_scale)
     else:
         sae.b_dec.copy_(centre)

@@ -55,12 +55,13 @@ def test_it_finds_the_true_features_and_says_how_it_went() -> None:
     assert run.progress.message == "finished: step 782 of 782, epoch 24.4 of 24.4"
 
 
-def test_the_trained_sae_is_folded_unit_norm_and_knows_its_origin(tmp_path: Path) -> None:
+def test_the_trained_sae_is_folded_its_rows_of_one_length_and_knows_its_origin(tmp_path: Path) -> None:
     sae, stream = toy_sae(), ToyStream()
     run = train(sae, stream, TrainConfig(n_tokens=20_000))
     run.wait()
     assert run.sae is sae and float(sae.input_scale) == 1
-    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-5)
+    length = stream.vectors.norm(dim=1).mean() / sae.cfg.d_in**0.5  # 1 / s, about: s is from the first batches
+    assert torch.allclose(sae.W_dec.norm(dim=1), length.expand(64), rtol=0.05)
     metadata = sae.metadata
     assert (metadata.hook_name, metadata.n_tokens_trained) == ("toy.hook", 20_000)
     assert metadata.extra == {"source": "test", "step": run.step}
@@ -90,7 +91,9 @@ def test_a_scale_of_the_data_changes_nothing_but_the_units() -> None:
         train(sae, ToyStream(scale=scale), TrainConfig(n_tokens=30_000)).wait()
         saes.append(sae)
     assert torch.allclose(saes[0].b_dec * 100, saes[1].b_dec, rtol=1e-2)
-    assert torch.allclose(saes[0].W_dec, saes[1].W_dec, atol=1e-2)
+    assert torch.allclose(saes[0].W_dec * 100, saes[1].W_dec, rtol=1e-2, atol=1)
+    x = ToyStream(scale=3.0).vectors[:50]
+    assert torch.allclose(saes[0].encode(x), saes[1].encode(x * 100), atol=0.05)
 
 
 def test_training_goes_on_from_an_sae_that_has_learned() -> None:

@@ -15,7 +15,7 @@ const DEFINITIONS = {
   "vectors/s": "Activation vectors trained on in a second; reading them from the model is part of the time.",
   "skipped steps": "Steps left out because their gradient held NaN or infinities; ten in a row end the run.",
   loss: "The training loss: the squared error of the reconstruction plus the auxiliary terms.",
-  activation: "How strongly the feature fires on this token, in units of the activation's own length.",
+  activation: "How strongly the feature fires on this token, on the SAE's own scale: compare it with the feature's max.",
   "decoder norm": "The length of the feature's decoder row: how far one unit of activation moves the model.",
   "encoder/decoder cosine": "How alike the direction that detects the feature is to the direction it writes.",
   "effect on logits": "What one unit of the feature adds to each next-token logit, through the unembedding alone.",

@@ -45,11 +45,11 @@ class TopK(Architecture):
             )
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
-        biases = sae.b_enc / sae.input_scale, sae.b_dec / sae.input_scale
+        x = x * sae.input_scale
         if torch.is_grad_enabled() and (x.requires_grad or sae.W_enc.requires_grad):
-            values, indices, _ = encode_topk(x, sae.W_enc, *biases, sae.cfg.k)
+            values, indices, _ = encode_topk(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.cfg.k)
             return values, indices
-        return topk_code(x, sae.W_enc, *biases, sae.cfg.k)
+        return topk_code(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.cfg.k)
 
     def loss(self, sae: SAE, x: Tensor, dead: Tensor | None) -> Losses:
         values, indices, by_feature = encode_topk(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.cfg.k)
