@@ -147,7 +147,8 @@ def test_the_sae_of_a_running_run_is_a_copy_that_says_its_step() -> None:
         copy = run.sae
         assert copy is not sae and not copy.W_dec.requires_grad
         assert copy.metadata.extra["step"] >= 3
-        assert torch.allclose(copy.W_dec.norm(dim=1), torch.ones(64), atol=1e-5)  # never between two writes
+        lengths = copy.W_dec.norm(dim=1)
+        assert torch.allclose(lengths, lengths.mean().expand(64), rtol=1e-4)  # never between two writes
         before = copy.fingerprint()
     eventually(lambda: run.step > copy.metadata.extra["step"] + 2)
     assert copy.fingerprint() == before
@@ -283,7 +284,7 @@ def test_ten_skipped_steps_in_a_row_fail_the_run_with_the_last_good_weights() ->
 
     def poison(index: int) -> None:
         if run.step >= 100 and not good:
-            good["weights"] = sae.W_dec.detach().clone()
+            good["weights"] = sae.clone().W_dec
             stream.vectors[:] = float("nan")
 
     stream.before_batch = lambda index: None
