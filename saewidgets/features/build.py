@@ -170,6 +170,7 @@ def build_index(
         "context_size": size,
         "sae": {"cfg": sae.cfg.to_dict(), "metadata": metadata.to_dict()},
     }
+    report = on_progress or reporter("Building the feature index")
     with replacing(path, overwrite) as folder:
         contexts = pack(model, texts, size, prepend_bos=metadata.prepend_bos)
         write_index(
@@ -180,8 +181,9 @@ def build_index(
             seed=seed,
             row_cap=row_cap,
             memory_limit=memory_limit,
-            report=on_progress or reporter("Building the feature index"),
+            report=report,
         )
+    report("done", 1.0)
 
 
 def difference(path: Path, inputs: dict[str, Any]) -> list[str]:

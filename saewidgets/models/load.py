@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from saewidgets.models.lock import share
+from saewidgets.progress import Report, reporter
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-Progress = Callable[[str, float], None]
 
 EMBEDDED_NAME = "saewidgets-demo"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -27,7 +26,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
-    on_progress: Progress | None = None,
+    on_progress: Report | None = None,
 ) -> TransformerBridge:
     """Boot a model as a `TransformerBridge` that threads may share.
 
@@ -37,7 +36,8 @@ def load_model(
             reach for the network.
         device: "cuda", "mps" or "cpu"; the first of these that the machine has, by default.
         dtype: What the weights are cast to.
-        on_progress: Called with what is being done and the share that is done (0 to 1).
+        on_progress: Called with what is being done and the share of it that is done (0 to 1), at last with "done";
+            by default a bar is shown under IPython, except for the embedded model, which is there at once.
 
     The weights are the raw ones of the checkpoint; `model.enable_compatibility_mode()` folds LayerNorm.
 
@@ -47,7 +47,7 @@ def load_model(
         ConnectionError: the name is not in the local cache and the hub does not answer.
         RuntimeError: the `gguf` extra is missing.
     """
-    report = on_progress or (lambda what, share_done: None)
+    report = on_progress or (_quiet if name is None else reporter(f"Loading {name}"))
     wanted = _dtype(dtype)
     placed = _device(device)
     report("Starting TransformerLens", 0.0)
@@ -68,9 +68,13 @@ def load_model(
     if model.tokenizer is not None:
         # padding on the left shifts every position; generate() pads on the left by itself where it must
         model.tokenizer.padding_side = "right"
-    report("Ready", 1.0)
+    report("done", 1.0)
     shared: TransformerBridge = share(model)
     return shared
+
+
+def _quiet(phase: str, share_done: float) -> None:
+    """Hear and say nothing."""
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -95,7 +99,7 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def _boot_folder(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, report: Progress
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype, report: Report
 ) -> TransformerBridge:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
@@ -122,7 +126,7 @@ def _boot_folder(
         raise ValueError(f"TransformerLens cannot boot the model in {str(folder)!r}: {error}") from error
 
 
-def _boot_name(name: str, device: torch.device, dtype: torch.dtype, report: Progress) -> TransformerBridge:
+def _boot_name(name: str, device: torch.device, dtype: torch.dtype, report: Report) -> TransformerBridge:
     try:
         return _boot(name, name, device, dtype, report)
     except (OSError, ValueError) as error:
@@ -140,7 +144,7 @@ def _boot_name(name: str, device: torch.device, dtype: torch.dtype, report: Prog
         raise
 
 
-def _boot(source: str, name: str, device: torch.device, dtype: torch.dtype, report: Progress) -> TransformerBridge:
+def _boot(source: str, name: str, device: torch.device, dtype: torch.dtype, report: Report) -> TransformerBridge:
     from transformer_lens.model_bridge import TransformerBridge
 
     report("Loading the weights", 0.4)
@@ -177,7 +181,7 @@ def _offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _converted(path: Path, report: Progress) -> Path:
+def _converted(path: Path, report: Report) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}. Expected the path of a .gguf file.")
     missing = [extra for extra in ("gguf", "accelerate") if importlib.util.find_spec(extra) is None]

@@ -157,7 +157,8 @@ def test_progress_goes_through_its_phases(tiny_sae, demo_model, texts, tmp_path)
         max_tokens=300,
         on_progress=lambda phase, done: heard.setdefault(phase, []).append(done),
     )
-    assert list(heard) == ["scanning the text", "reading the weights", "sorting the activations"]
+    assert list(heard) == ["scanning the text", "reading the weights", "sorting the activations", "done"]
+    assert heard.pop("done") == [1.0]
     for shares in heard.values():
         assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
 

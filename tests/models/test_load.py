@@ -38,7 +38,7 @@ def test_the_embedded_model_needs_no_network_and_says_its_name(no_network: list[
     assert model.cfg.model_name == "saewidgets-demo"
     assert {p.dtype for p in model.original_model.parameters()} == {torch.float32}
     assert model.tokenizer.padding_side == "right"
-    assert said[-1] == ("Ready", 1.0)
+    assert said[-1] == ("done", 1.0)
     assert [share for _, share in said] == sorted(share for _, share in said)
     assert model.generate("Once upon a time", max_new_tokens=4, verbose=False).startswith("Once upon a time")
 
