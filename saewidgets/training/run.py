@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import math
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,11 @@ from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.metrics import Progress, figure, table
 from saewidgets.training.step import MAX_SKIPPED, Steps, prepare, warm_up
+from saewidgets.training.subscribers import Stopwatch, Subscribers
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-NOTIFY_SECONDS = 0.2
-"""Subscribers hear of progress at most five times a second."""
-
-MAX_CALLBACK_ERRORS = 100
-"""A callback that fails each time must not fill the memory."""
 
 DEAD_LOOKUPS = 200
 """How often in a run the list of dead features that AuxK works on is renewed."""
@@ -78,8 +72,8 @@ def train(
 class TrainingRun:
     """A run made by `train`. Everything here may be called from any thread.
 
-    `state` is "running", "paused", "finished", "stopped" or "failed". `error`: the exception that failed the run,
-    or None. `callback_errors`: exceptions of `on_metrics` and of subscribers; they never stop the training.
+    `state` is "running", "paused", "finished", "stopped" or "failed". `error`: the exception that failed the
+    run, or None.
     """
 
     def __init__(
@@ -92,18 +86,15 @@ class TrainingRun:
     ) -> None:
         self.config = config
         self.error: BaseException | None = None
-        self.callback_errors: list[Exception] = []
         self.step = 0
         self.tokens = 0
         self._sae, self._vectors, self._score, self._on_metrics = sae, vectors, score, on_metrics
         self._rows: list[dict[str, float]] = []
-        self._subscribers: list[Callable[[TrainingRun], None]] = []
-        self._state, self._announced, self._last_notice = "running", "", -math.inf
+        self._subscribers, self._clock = Subscribers(), Stopwatch()
+        self._state, self._announced = "running", ""
         self._change = threading.Condition()
         self._stopping = False
         self._done = threading.Event()
-        self._seconds = 0.0  # spent running, up to _since
-        self._since: float | None = None  # when the clock was last started; None while it stands
         self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._main, name=repr(self), daemon=True)
 
@@ -145,8 +136,7 @@ class TrainingRun:
     @property
     def seconds(self) -> float:
         """Time spent training, without the pauses."""
-        since = self._since
-        return self._seconds + (time.perf_counter() - since if since is not None else 0.0)
+        return self._clock.seconds
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -181,13 +171,12 @@ class TrainingRun:
 
         From the training thread: it should be quick. Returns a function that ends the subscription.
         """
-        self._subscribers.append(callback)
+        return self._subscribers.add(callback)
 
-        def unsubscribe() -> None:
-            if callback in self._subscribers:
-                self._subscribers.remove(callback)
-
-        return unsubscribe
+    @property
+    def callback_errors(self) -> list[Exception]:
+        """Exceptions of `on_metrics` and of subscribers; they never stop the training."""
+        return self._subscribers.errors
 
     # ── steering ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +238,7 @@ class TrainingRun:
         except BaseException as error:
             self.error = error
         finally:
-            self._stand_still()
+            self._clock.stop()
             with turn_of(self._sae):
                 self._sae.fold_()
             with _live_lock:
@@ -262,7 +251,7 @@ class TrainingRun:
     def _train(self) -> None:
         sae, config, vectors = self._sae, self.config, self._vectors
         warm_up(sae.device)
-        self._start_clock()
+        self._clock.start()
         if not self._may_go_on():
             return
         sample = vectors.sample(config.n_tokens, self._may_go_on)
@@ -291,7 +280,7 @@ class TrainingRun:
                 now = self.seconds
                 self._log(steps, rows, (self.tokens - logged) / max(now - marked, 1e-9))
                 logged, marked = self.tokens, now
-            if time.perf_counter() - self._last_notice >= NOTIFY_SECONDS:
+            if self._subscribers.due:
                 self._notify()
         if self.tokens > logged:
             self._log(steps, config.n_logs, (self.tokens - logged) / max(self.seconds - marked, 1e-9))
@@ -318,7 +307,7 @@ class TrainingRun:
         }
         self._rows.append(values)
         if self._on_metrics is not None:
-            self._call(self._on_metrics, dict(values))
+            self._subscribers.call(self._on_metrics, dict(values))
         if readings.skipped_in_a_row >= MAX_SKIPPED:
             raise ArithmeticError(
                 f"{readings.skipped_in_a_row} steps in a row gave NaN or infinities. The SAE keeps the weights "
@@ -334,31 +323,15 @@ class TrainingRun:
                 if self._stopping:
                     return False
                 if self._state == "running":
-                    self._start_clock()
+                    self._clock.start()
                     return True
-                self._stand_still()
+                self._clock.stop()
                 if self._announced == self._state:
                     self._change.wait()
 
-    def _start_clock(self) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def _stand_still(self) -> None:
-        if self._since is not None:
-            self._seconds, self._since = self.seconds, None
-
     def _notify(self) -> None:
-        self._announced, self._last_notice = self._state, time.perf_counter()
-        for callback in list(self._subscribers):
-            self._call(callback, self)
-
-    def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
-        try:
-            callback(argument)
-        except Exception as error:
-            if len(self.callback_errors) < MAX_CALLBACK_ERRORS:
-                self.callback_errors.append(error)
+        self._announced = self._state
+        self._subscribers.notify(self)
 
 
 @atexit.register

@@ -244,7 +244,7 @@ class DashboardTraits(SAEWidget):
         return value
 
     def _let_go_of_the_range(self, _change: object) -> None:
-        self.range = None  # it was in the units of another feature
+        self.set_trait("range", None)  # it was in the units of another feature
 
 
 class FeatureDashboard(DashboardTraits):

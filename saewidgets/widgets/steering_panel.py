@@ -41,6 +41,9 @@ MODES: dict[str, Any] = {"clamp": Clamp, "add": Add, "scale": Scale, "ablate": A
 CHANGES = 10
 """Next tokens shown, those that change most."""
 
+PRINTED = 0.0005
+"""A smaller change of a probability is not seen in what is printed."""
+
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 """The strengths of each edit that an exported page carries, in units of the feature's maximum."""
 
@@ -174,7 +177,7 @@ class SteeringView:
         """What edits do to the token after the prompt. Only the layers after the hook run.
 
         Returns:
-            `tokens` (the ones whose probability changes most), `kl` and `kl_control` in nats (KL(default || steered)
+            `tokens` (the ones whose probability changes most; where none changes, the likeliest), `kl` and `kl_control` in nats (KL(default || steered)
             of the edits, and of the same change along random directions of equal norm), and the buffers float32
             before [tokens], after [tokens], f [edits] (activations on the prompt's last token before the edit).
 
@@ -187,7 +190,9 @@ class SteeringView:
                 self._prompt = (prompt, NextToken(self.model, self.sae, prompt, self.site.hook_name))
             ask = self._prompt[1]
         before, after = ask.baseline, ask.probabilities(given)
-        most = (after - before).abs().topk(min(CHANGES, len(before))).indices if given else before.topk(CHANGES).indices
+        change = (after - before).abs()
+        ranked = change if float(change.max()) >= PRINTED else before
+        most = ranked.topk(min(CHANGES, len(before))).indices
         f = ask.activations(list(given))[-1] if given else torch.zeros(0)
         control = random_direction_edit(self.sae, None, given, seed)
         result = {

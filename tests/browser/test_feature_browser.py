@@ -84,7 +84,8 @@ def test_a_search_finds_what_the_index_finds(notebook: NotebookPage, browser: Lo
 
 def test_j_and_k_walk_the_rows(notebook: NotebookPage, browser: Locator) -> None:
     rows(browser).nth(9).click()
-    following = number(rows(browser).nth(10))
+    place = int(browser.locator(".sw-fb-selected").get_attribute("aria-rowindex") or 0)
+    following = number(browser.locator(f".sw-fb-row[aria-rowindex='{place + 1}']"))
     notebook.page.keyboard.press("j")
     notebook.wait_for("browser.feature", following)
 

@@ -133,7 +133,7 @@ def test_stop_while_paused_and_before_the_first_step() -> None:
     assert run.step == 0 and run.progress.message == "running: reading the first activations"
     run.pause()
     gate.open()
-    eventually(lambda: run._since is None)
+    eventually(lambda: not run._clock.running)
     assert run.step == 0
     run.stop()
     assert run.state == "stopped" and len(run.metrics) == 0 and list(run.metrics.columns) == list(COLUMNS)

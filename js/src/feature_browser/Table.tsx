@@ -13,6 +13,8 @@ const BEYOND = 8;
 interface Props {
   table: Table;
   rows: Uint32Array;
+  /** What was searched: a new search shows its best, not where the selected row went. */
+  searched: unknown;
   selected: number;
   sort: Sort;
   descending: boolean;
@@ -39,8 +41,9 @@ const COLUMNS: readonly Column[] = [
   { name: "fires on", class: "sw-fb-words" },
 ];
 
-export function FeatureTable({ table, rows, selected, sort, descending, available, onSelect, onSort }: Props) {
+export function FeatureTable({ table, rows, searched, selected, sort, descending, available, onSelect, onSort }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
+  const lastSearched = useRef(searched);
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(560);
   const id = useId(); // two browsers on one page have the same features
@@ -56,13 +59,20 @@ export function FeatureTable({ table, rows, selected, sort, descending, availabl
   }, []);
   useLayoutEffect(() => {
     const box = scroller.current;
-    if (!box || place < 0) return;
+    if (!box) return;
+    if (lastSearched.current !== searched) {
+      lastSearched.current = searched;
+      box.scrollTop = 0;
+      setTop(0);
+      return;
+    }
+    if (place < 0) return;
     const room = box.clientHeight || height;
     if (place * ROW >= box.scrollTop && (place + 1) * ROW <= box.scrollTop + room) return;
     const near = Math.abs(place * ROW - box.scrollTop - room / 2) < room; // one step: move as little as possible
     box.scrollTop = near ? (place * ROW < box.scrollTop ? place * ROW : (place + 1) * ROW - room) : (place - Math.floor(room / ROW / 2)) * ROW;
     setTop(box.scrollTop);
-  }, [place, rows, height]);
+  }, [place, rows, searched, height]);
 
   const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
   const last = Math.min(rows.length, Math.ceil((top + height) / ROW) + BEYOND);

@@ -106,6 +106,7 @@ function FeatureBrowser() {
             </p>
             <FeatureTable
               {...{ table, rows, sort, descending, available }}
+              searched={search.found}
               selected={feature}
               onSelect={choose}
               onSort={(by, down) => {

@@ -83,6 +83,7 @@ function Whole({ feature, choice, onChoice, source, recorded, window, waiting }:
   const { examples } = asked;
   const pointed = lastPointed && examples?.includes(lastPointed.example) ? lastPointed : null;
   const silent = feature.count === 0;
+  const stale = asked.asked.waiting || JSON.stringify(settled) !== JSON.stringify(range);
   const strength = pointed ? (pointed.example.values[pointed.index] ?? 0) : 0;
   // Pointing at a token moves the marker and nothing else.
   const list = useMemo(
@@ -133,12 +134,12 @@ function Whole({ feature, choice, onChoice, source, recorded, window, waiting }:
             </button>
           </div>
           <div class="sw-row sw-label">
-            <span class="sw-muted">{describeGroup(feature, group, range, examples?.length ?? null, live)}</span>
+            <span class="sw-muted">{describeGroup(feature, group, range, stale ? null : (examples?.length ?? null), live)}</span>
             <span class="sw-spacer" />
             <Scale max={feature.max} of="its max in the index" />
           </div>
           <Trouble asked={asked.asked} />
-          <div class={asked.asked.waiting ? "sw-waiting" : ""}>{list}</div>
+          <div class={stale ? "sw-waiting" : ""}>{list}</div>
           {pointed && <Card pointed={pointed} strength={strength} max={feature.max} />}
         </section>
       )}
@@ -176,7 +177,7 @@ function Groups({ feature, group, range, onChoice }: Pick<Choice, "group" | "ran
 }
 
 function describeGroup(feature: Feature, group: Group, range: Range | null, shown: number | null, live: boolean): string {
-  const n = shown === null ? "" : `${shown} ${shown === 1 ? "example" : "examples"}`;
+  const n = shown === null ? "examples" : `${shown} ${shown === 1 ? "example" : "examples"}`;
   const from = live ? "" : " of those recorded with this page";
   if (range) return `${n}${from} in the brushed range ${three(range[0])} to ${three(range[1])}, near-identical ones left out`;
   if (group === "random") return `${n} drawn at random from all ${count(feature.count)} activations`;

@@ -43,7 +43,7 @@ export function AddFeature({ place, edits, onAdd }: Props) {
     }
   };
   return (
-    <div>
+    <div class="sw-adding">
       <form
         class="sw-row"
         onSubmit={(event) => {

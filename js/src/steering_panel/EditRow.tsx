@@ -87,7 +87,7 @@ export function EditRow({ edit, facts, place, live, recorded, current, onDraft, 
           class="sw-input sw-edit-number"
           type="number"
           step="any"
-          value={value}
+          value={Number(value.toPrecision(4))}
           disabled={!live}
           title={off}
           aria-label={`Value of feature ${edit.feature}`}

@@ -31,26 +31,35 @@ function rough(p: number): string {
   return p > 0 && p < 0.001 ? "< 0.1 %" : p > 0.9995 && p < 1 ? "> 99.9 %" : `${p >= 0.1 ? (p * 100).toFixed(0) : (p * 100).toFixed(1)} %`;
 }
 
+/** Whether the edits move any probability by what is printed. */
+export function isMoved({ before, after }: Pick<NextToken, "before" | "after">): boolean {
+  return before.some((p, i) => Math.abs(after[i]! - p) >= PRINTED);
+}
+
 /** What the picture says. */
 export function changeOf({ tokens, before, after }: NextToken): string {
   const token = tokens[0];
   if (!token) return "";
+  if (!isMoved({ before, after })) return "the next token stays as it is.";
   return `${inQuotes(token)} as the next token goes from ${rough(before[0]!)} to ${rough(after[0]!)}.`;
 }
 
-/** Tokens worth a row: the others move by less than what is printed. */
-function rowsOf({ tokens, before, after }: NextToken, edited: boolean): number {
-  const worth = tokens.filter((_, i) => (edited ? Math.abs(after[i]! - before[i]!) : before[i]!) >= 0.0005).length;
+const PRINTED = 0.0005;
+
+/** Tokens worth a row: the others are, or move by, less than what is printed. */
+function rowsOf({ tokens, before, after }: NextToken, moved: boolean): number {
+  const worth = tokens.filter((_, i) => (moved ? Math.abs(after[i]! - before[i]!) : before[i]!) >= PRINTED).length;
   return Math.max(1, worth);
 }
 
 export function NextTokens({ next, edited }: { next: NextToken; edited: boolean }) {
   const most = Math.max(...next.before, ...next.after);
+  const moved = isMoved(next);
   const farthest = Math.max(next.kl, next.kl_control, 1e-9);
   return (
     <>
-      <div class="sw-next" role="list" aria-label={edited ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
-        {next.tokens.slice(0, rowsOf(next, edited)).map((token, i) => (
+      <div class="sw-next" role="list" aria-label={moved ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
+        {next.tokens.slice(0, rowsOf(next, moved)).map((token, i) => (
           <Change key={i} token={token} before={next.before[i]!} after={next.after[i]!} most={most} />
         ))}
       </div>
@@ -77,7 +86,7 @@ export function NextTokens({ next, edited }: { next: NextToken; edited: boolean 
 function Change({ token, before, after, most }: { token: Token; before: number; after: number; most: number }) {
   const [low, high] = before < after ? [before, after] : [after, before];
   const at = (p: number) => `${(most > 0 ? p / most : 0) * 100}%`;
-  const same = before === after;
+  const same = Math.abs(after - before) < PRINTED;
   return (
     <div class="sw-change" role="listitem" aria-label={`${inQuotes(token)}: ${rough(before)}${same ? "" : ` before, ${rough(after)} after`}`}>
       <span class="sw-mono sw-ellipsis">{inQuotes(token)}</span>

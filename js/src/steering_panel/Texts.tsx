@@ -36,9 +36,7 @@ export function Texts({ plain, steered, control, edited }: Props) {
         {!edited && "no edit: the same text"}
       </Column>
       {control && (
-        <Column name="random direction" asked={control} mark={partOf(plain, control)}>
-          the same change elsewhere
-        </Column>
+        <Column name="random direction" asked={control} mark={partOf(plain, control)} />
       )}
     </div>
   );

@@ -8,7 +8,7 @@ import { EditRow } from "./EditRow";
 import { codeOf, type Edit, type Facts, formulaOf, freshEdit, inWords, type Place } from "./edits";
 import { useUndo } from "./history";
 import css from "./look.css";
-import { changeOf, nextToken, NextTokens, type NextTokenResult } from "./NextTokens";
+import { changeOf, isMoved, nextToken, NextTokens, type NextTokenResult } from "./NextTokens";
 import { partingOf, Texts, type Written } from "./Texts";
 
 function SteeringPanel() {
@@ -101,7 +101,7 @@ function SteeringPanel() {
       )}
       <div class="sw-row sw-tools">
         {live && <AddFeature place={place} edits={edits} onAdd={(feature, given) => setEdits([...edits, freshEdit(feature, given, place)])} />}
-        <span class="sw-spacer" />
+        {!live && <span class="sw-spacer" />}
         {live && (
           <button class="sw-button" type="button" disabled={undo.steps === 0} title="Ctrl+Z does the same" onClick={undo.back}>
             undo
@@ -114,7 +114,7 @@ function SteeringPanel() {
       <Texts plain={plain} steered={steered} control={withControl && edits.length > 0 ? control : null} edited={edits.length > 0} />
       {next && (
         <section class="sw-section" aria-label="Next token">
-          <div class="sw-row sw-label sw-muted">{edits.length > 0 ? "next token, before \u2192 after; those that change most" : "likeliest next tokens"}</div>
+          <div class="sw-row sw-label sw-muted">{isMoved(next) ? "next token, before \u2192 after; those that change most" : "likeliest next tokens"}</div>
           <NextTokens next={next} edited={shown.length > 0} />
         </section>
       )}

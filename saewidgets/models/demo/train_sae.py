@@ -1,9 +1,10 @@
 """Train the SAE that comes with the demo model: 20 million activation vectors of stories, harvested once.
 
-The text gives about four million vectors; they are kept in memory in fp16 and gone through five times, each time in
-another order. What is saved is fp16 in the SAELens layout, with the curve of the run beside it.
+The text's vectors are kept in memory in fp16 and gone through several times, each time in another order. What
+is saved is fp16 in the SAELens layout, with the curve of the run beside it.
 
-    python train_sae.py /work/shared/corpora/stories-sampled.txt data/sae --log sae_curve.csv
+    python train_sae.py /work/shared/corpora/stories-sampled.txt data/sae --topic bridges.txt \\
+        --stories 12000 --log sae_curve.csv
 """
 
 from __future__ import annotations
@@ -53,12 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--topic", type=Path, help="more stories, from sample_topic.py")
     parser.add_argument("--n-tokens", type=int, default=20_500_000)
-    parser.add_argument("--d-sae", type=int, default=2048)
+    parser.add_argument("--d-sae", type=int, default=3072)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stories", type=int, default=None, help="only so many, to try the script")
+    parser.add_argument("--stories", type=int, default=None, help="only so many of the text's")
     parser.add_argument("--log", type=Path, default=Path("sae_curve.csv"))
     options = parser.parse_args()
 
@@ -66,8 +68,16 @@ def main() -> None:
     model = sw.load_model()
     kept_for_scores = set(sw.load_texts(split="held_out"))  # stories of the same file
     stories = [story for story in read_stories(options.text) if story not in kept_for_scores][: options.stories]
+    if options.topic:
+        stories += read_stories(options.topic)
     acts = sw.ActivationStream(
-        model, stories, HOOK_NAME, context_size=CONTEXT_SIZE, batch_size=BATCH_SIZE, seed=options.seed
+        model,
+        stories,
+        HOOK_NAME,
+        context_size=CONTEXT_SIZE,
+        batch_size=BATCH_SIZE,
+        seed=options.seed,
+        contexts_per_forward=64,
     )
     print(acts, flush=True)
     vectors = Harvested(acts, options.seed)
