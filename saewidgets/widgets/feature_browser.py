@@ -158,7 +158,8 @@ class FeatureBrowser(DashboardTraits):
     def __init__(
         self, index: FeatureIndex | Sequence[FeatureIndex], feature: int | None = None, **options: Any
     ) -> None:
-        view = FeatureBrowserView(list(index) if isinstance(index, (list, tuple)) else [index])  # type: ignore[list-item]
+        indexes = list(index) if isinstance(index, (list, tuple)) else [index]
+        view = FeatureBrowserView(indexes)  # type: ignore[arg-type]
         name = options.setdefault("index_name", view.names[0])
         if name not in view.dashboards:
             raise traitlets.TraitError(index_sentence(name, view.names))

@@ -54,7 +54,7 @@ PART_SECONDS = 0.03
 """Between two parts of a text that is being written, at least."""
 
 Plain = list[dict[str, Any]]
-"""Edits as JSON: a list of feature, mode and value (None where the mode has none), in the order in which they are shown."""
+"""Edits as JSON: a list of feature, mode and value (None where the mode has none), in the order shown."""
 
 
 def to_plain(edits: Mapping[int, Edit]) -> Plain:
@@ -177,9 +177,10 @@ class SteeringView:
         """What edits do to the token after the prompt. Only the layers after the hook run.
 
         Returns:
-            `tokens` (the ones whose probability changes most; where none changes, the likeliest), `kl` and `kl_control` in nats (KL(default || steered)
-            of the edits, and of the same change along random directions of equal norm), and the buffers float32
-            before [tokens], after [tokens], f [edits] (activations on the prompt's last token before the edit).
+            `tokens` (the ones whose probability changes most; where none changes, the likeliest), `kl` and
+            `kl_control` in nats (KL(default || steered) of the edits, and of the same change along random directions
+            of equal norm), and the buffers float32 before [tokens], after [tokens], f [edits] (activations on the
+            prompt's last token before the edit).
 
         Raises:
             ValueError: the prompt is empty or too long, a feature id is out of range, an edit is none.

@@ -45,7 +45,8 @@ def test_the_monitors_curve_moves_while_training_and_pause_pauses(notebook: Note
     expect(said).to_be_visible()
     curve = "el => el.querySelectorAll('path, polyline, circle').length + el.textContent"
     before = monitor.evaluate(curve)
-    notebook.page.wait_for_function("([el, before, curve]) => eval(curve)(el) !== before", arg=[monitor.element_handle(), before, curve])
+    arguments = [monitor.element_handle(), before, curve]
+    notebook.page.wait_for_function("([el, before, curve]) => eval(curve)(el) !== before", arg=arguments)
     monitor.get_by_role("button", name="pause").click()
     expect(monitor.get_by_role("button", name="go on")).to_be_visible()
     monitor.get_by_role("button", name="go on").click()

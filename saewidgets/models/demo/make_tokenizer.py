@@ -62,7 +62,8 @@ def main() -> None:
     for probe in probes:
         ids = loaded(probe)["input_ids"]
         if ids[0] != 0 or 0 in ids[1:] or loaded.decode(ids[1:]) != probe:
-            raise SystemExit(f"The tokenizer does not give back {probe!r}: ids {ids}, text {loaded.decode(ids[1:])!r}.")
+            text = loaded.decode(ids[1:])
+            raise SystemExit(f"The tokenizer does not give back {probe!r}: ids {ids}, text {text!r}.")
     tokens = sum(len(ids) - 1 for ids in loaded(stories[:2000])["input_ids"])
     size = sum(len(story.encode()) for story in stories[:2000])
     print(f"{len(loaded)} tokens, {size / tokens:.3f} bytes per token, {len(probes)} texts round-trip")

@@ -4,7 +4,7 @@ In the sampled stories a bridge is rare (95 mentions in 14 MB). This adds storie
 here, continued by stories15M at temperature 1, top-k 200, as the rest of the text was. Kept are those in which the word
 stands at least three times.
 
-    python sample_topic.py /work/shared/models/stories15M bridges.txt --stories 640
+    python -m saewidgets.models.demo.sample_topic /work/shared/models/stories15M bridges.txt --stories 640
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import random
 from pathlib import Path
 
 import torch
-from make_text import write_stories
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from saewidgets.models.demo.make_text import write_stories
 
 NAMES = ("Lily", "Tom", "Mia", "Tim", "Sue", "Ben", "Anna", "Max", "Sam", "Lucy", "Jack", "Sara")
 OPENINGS = (

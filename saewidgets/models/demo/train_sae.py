@@ -3,7 +3,7 @@
 The text's vectors are kept in memory in fp16 and gone through several times, each time in another order. What
 is saved is fp16 in the SAELens layout, with the curve of the run beside it.
 
-    python train_sae.py /work/shared/corpora/stories-sampled.txt data/sae --topic bridges.txt \\
+    python -m saewidgets.models.demo.train_sae /work/shared/corpora/stories-sampled.txt data/sae --topic bridges.txt \\
         --stories 12000 --log sae_curve.csv
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from make_text import read_stories
 
 import saewidgets as sw
+from saewidgets.models.demo.make_text import read_stories
 
 HOOK_NAME = "blocks.2.hook_resid_post"
 CONTEXT_SIZE = 128
