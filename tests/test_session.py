@@ -11,10 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
-STORIES15M = ROOT.parent / "shared" / "models" / "stories15M"
 
 
 def session() -> str:
@@ -76,12 +73,11 @@ def test_the_session_on_the_embedded_model(tmp_path: Path) -> None:
     assert run(smaller(session(), 20_000, 200), tmp_path).endswith("done\n")
 
 
-@pytest.mark.skipif(not STORIES15M.is_dir(), reason="stories15M stands in ../shared, which this checkout has not")
-def test_the_session_on_stories15m(tmp_path: Path) -> None:
-    code = on_another_model(smaller(session(), 8_000, 60), f"sw.load_model({str(STORIES15M)!r})")
+def test_the_session_on_stories15m(tmp_path: Path, stories15m: Path) -> None:
+    code = on_another_model(smaller(session(), 8_000, 60), f"sw.load_model({str(stories15m)!r})")
     assert run(code, tmp_path).endswith("done\n")
 
 
-def test_the_session_on_smollm2(tmp_path: Path, smollm2: Path) -> None:
-    code = on_another_model(smaller(session(), 4_000, 40), f"sw.load_model({str(smollm2)!r})")
+def test_the_session_on_smollm2(tmp_path: Path, smollm2_gguf: Path) -> None:
+    code = on_another_model(smaller(session(), 4_000, 40), f"sw.load_model({str(smollm2_gguf)!r})")
     assert run(code, tmp_path).endswith("done\n")
