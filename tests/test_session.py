@@ -26,7 +26,8 @@ def smaller(code: str, n_tokens: int, n_texts: int) -> str:
     for old, new in {
         "n_tokens=1_000_000": f"n_tokens={n_tokens}",
         'path="features/")': 'path="features/", max_tokens=4_000)',
-        "texts = sw.load_texts() ": f"texts = sw.load_texts()[:{n_texts}] ",
+        "texts = sw.load_texts() ": f"texts = [text for text in sw.load_texts() if 'bridge' in text][:{n_texts}] ",
+        "batch_size=2048": "batch_size=512",
         'sw.load_texts(split="held_out"))': 'sw.load_texts(split="held_out")[:20])',
     }.items():
         assert old in code, f"the README's session has no {old!r}"
