@@ -274,6 +274,8 @@ class NotebookPage:
         name = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}[theme]
         self._command("apputils:change-theme", {"theme": name})
         self.page.wait_for_selector(f"body[data-jp-theme-name='{name}']", state="attached")
+        # a second change before its splash is gone makes JupyterLab 4.6 remove the splash twice, which throws
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
     def screenshot(self, name: str, locator: Locator | None = None) -> Path:
         """Write build/screenshots/<name>.png of the window, or of one element."""

@@ -4,7 +4,7 @@ The text's vectors are kept in memory in fp16 and gone through several times, ea
 is saved is fp16 in the SAELens layout, with the curve of the run beside it.
 
     python -m saewidgets.models.demo.train_sae /work/shared/corpora/stories-sampled.txt data/sae --topic bridges.txt \\
-        --stories 12000 --log sae_curve.csv
+        --stories 8000 --log sae_curve.csv
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--topic", type=Path, help="more stories, from sample_topic.py")
     parser.add_argument("--n-tokens", type=int, default=20_500_000)
     parser.add_argument("--d-sae", type=int, default=3072)
-    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--k", type=int, default=16)
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stories", type=int, default=None, help="only so many of the text's")
