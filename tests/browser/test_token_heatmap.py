@@ -76,6 +76,26 @@ def test_a_prompt_that_is_too_long_gets_its_sentence(notebook: NotebookPage) -> 
     expect(notebook.output(0).locator("[role=alert]")).to_have_count(0)
 
 
+MARKUP = "<script>window.ran = 1</script></style><img src=x onerror='window.ran = 1'>"
+HOSTILE = MARKUP + "\u202e\u05d0\u05d1" + " " * 60
+
+
+def test_markup_in_a_prompt_is_only_text(notebook: NotebookPage, page_offline: Callable[..., OfflinePage]) -> None:
+    notebook.run_cell(f"before, heatmap.prompt = heatmap.prompt, {HOSTILE!r}")
+    shown = notebook.output(0).locator(".sw-tokens").first
+    expect(shown).to_contain_text("<script>window.ran = 1</script></style><img src=x")
+    text = shown.evaluate("el => el.textContent")
+    # characters of several tokens stand as their bytes
+    assert text.startswith(f"<|endoftext|>{MARKUP}E2") and text.endswith(" " * 60)
+    assert notebook.page.evaluate("() => window.ran") is None
+    file = Path(notebook.run_cell("print(heatmap.to_html('hostile.html').resolve())"))
+    offline = page_offline(file)
+    expect(offline.page.locator(".sw-tokens").first).to_contain_text("<script>window.ran = 1</script></style>")
+    assert offline.page.evaluate("() => window.ran") is None
+    assert offline.requests == [] and offline.console_errors == []
+    notebook.run_cell("heatmap.prompt = before")
+
+
 def test_the_exported_page_hovers_and_clicks_without_a_network(
     notebook: NotebookPage, page_offline: Callable[..., OfflinePage], tmp_path: Path
 ) -> None:
