@@ -6,7 +6,8 @@ unless they pass their own `on_progress`. Nothing is ever written to a stream: n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 Report = Callable[[str, float], None]
@@ -28,3 +29,13 @@ def reporter(title: str) -> Report:
     module, _, name = _listener.partition(":")
     report: Report = getattr(import_module(module), name)(title)
     return report
+
+
+@contextmanager
+def reporting(title: str, on_progress: Report | None = None) -> Iterator[Report]:
+    """The report function for a piece of work: `on_progress`, else a listener's. Says "done" however the work ends."""
+    report = on_progress or reporter(title)
+    try:
+        yield report
+    finally:
+        report("done", 1.0)

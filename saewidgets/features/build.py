@@ -28,7 +28,7 @@ from saewidgets.features.table import write_features, write_vocabulary
 from saewidgets.features.texts import text_hash
 from saewidgets.features.weights import Unembedding, unembedding_of, weight_numbers
 from saewidgets.models.tokens import fingerprint, vocabulary_of
-from saewidgets.progress import Report, reporter
+from saewidgets.progress import Report, reporting
 
 if TYPE_CHECKING:
     from saewidgets.models.tokens import Token
@@ -170,8 +170,7 @@ def build_index(
         "context_size": size,
         "sae": {"cfg": sae.cfg.to_dict(), "metadata": metadata.to_dict()},
     }
-    report = on_progress or reporter("Building the feature index")
-    with replacing(path, overwrite) as folder:
+    with reporting("Building the feature index", on_progress) as report, replacing(path, overwrite) as folder:
         contexts = pack(model, texts, size, prepend_bos=metadata.prepend_bos)
         write_index(
             folder,
@@ -183,7 +182,6 @@ def build_index(
             memory_limit=memory_limit,
             report=report,
         )
-    report("done", 1.0)
 
 
 def difference(path: Path, inputs: dict[str, Any]) -> list[str]:

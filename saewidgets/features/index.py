@@ -111,7 +111,7 @@ class FeatureIndex:
         """
         index = cls(path)
         held = index.meta["inputs"]
-        if sae is not None and sae.fingerprint() != held.get("SAE"):
+        if sae is not None and sae.clone().fingerprint() != held.get("SAE"):
             raise ValueError(
                 f"the index in {str(index.path)!r} is of another SAE: it was built on {index.d_sae} features at "
                 f"{index.hook_name}, with weights that differ from this SAE's; build one with FeatureIndex.build"

@@ -12,7 +12,7 @@ import torch
 def text_hash(texts: Any) -> str:
     """sha256 over the texts in their order: strings as UTF-8, token ids as 64-bit integers, each with its length.
 
-    Takes what `activations.contexts.pack` takes: a string, strings, token ids, arrays, a Hugging Face dataset.
+    Takes what `activations.contexts.pack` takes: strings, token ids, arrays, a Hugging Face dataset.
     """
     digest = hashlib.sha256()
     _update(digest, texts)
@@ -39,7 +39,7 @@ def _update(digest: Any, value: Any) -> None:
                 _update(digest, value[name])
     elif hasattr(value, "__iter__"):
         items = list(value) if isinstance(value, list | tuple) else value
-        if isinstance(items, list) and items and all(isinstance(item, int) for item in items):
+        if isinstance(items, list) and items and all(isinstance(item, int | np.integer) for item in items):
             _update(digest, np.asarray(items, np.int64))
         else:
             for item in items:

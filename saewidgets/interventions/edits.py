@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from saewidgets.sae.sae import SAE
+
+
+LARGEST = 1e30
+"""An edit beyond this would overflow float32 on its way through the model."""
 
 
 class Edit(ABC):
@@ -37,11 +41,13 @@ class _Number(Edit, ABC):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            number = getattr(self, field.name)
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise TypeError(f"{type(self).__name__}({number!r}) needs a number.")
-            if not math.isfinite(number):
-                raise ValueError(f"{type(self).__name__}({number!r}) needs a finite number.")
+            given = getattr(self, field.name)
+            if isinstance(given, bool) or not isinstance(given, Real):
+                raise TypeError(f"{type(self).__name__}({given!r}) needs a number.")
+            number = float(given)  # numpy's numbers too: index.table().loc[feature, "max"]
+            if not abs(number) <= LARGEST:
+                raise ValueError(f"{type(self).__name__}({given!r}) needs a finite number of at most {LARGEST:g}.")
+            object.__setattr__(self, field.name, number)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ Edits = Mapping[int, Edit]
 def random_direction_edit(sae: SAE, feature: int | None, edits: Edits, seed: int = 0) -> dict[int, Edit]:
     """The same edits, with one feature's (or every one's, if None) along a random direction of equal norm.
 
-    At each token the activation moves exactly as far as the given edit moves it.
+    At each token each edit moves the activation exactly as far as it did, along a direction of its own. Several edits
+    along rows that point the same way add up to more than their controls do.
 
     Raises:
         ValueError: the feature is not edited, or is none of the SAE's.

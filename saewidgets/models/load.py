@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from saewidgets.models.lock import share
-from saewidgets.progress import Report, reporter
+from saewidgets.progress import Report, reporting
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -47,30 +47,33 @@ def load_model(
         ConnectionError: the name is not in the local cache and the hub does not answer.
         RuntimeError: the `gguf` extra is missing.
     """
-    report = on_progress or (_quiet if name is None else reporter(f"Loading {name}"))
     wanted = _dtype(dtype)
     placed = _device(device)
-    report("Starting TransformerLens", 0.0)
+    with reporting(f"Loading {name}", on_progress or (_quiet if name is None else None)) as report:
+        report("Starting TransformerLens", 0.0)
+        model = _find(name, placed, wanted, report)
+    if model.tokenizer is not None:
+        # padding on the left shifts every position; generate() pads on the left by itself where it must
+        model.tokenizer.padding_side = "right"
+    shared: TransformerBridge = share(model)
+    return shared
+
+
+def _find(name: str | Path | None, device: torch.device, dtype: torch.dtype, report: Report) -> TransformerBridge:
     if name is None:
         with as_file(files("saewidgets") / "models" / "demo" / "data" / "model") as folder:
-            model = _boot_folder(folder, EMBEDDED_NAME, placed, wanted, report)
-    elif (path := Path(name).expanduser()).suffix == ".gguf":
-        model = _boot_folder(_converted(path, report), path.stem, placed, wanted, report)
-    elif path.is_dir():
-        model = _boot_folder(path, path.resolve().name, placed, wanted, report)
-    elif isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~")) or path.exists():
+            return _boot_folder(folder, EMBEDDED_NAME, device, dtype, report)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        return _boot_folder(_converted(path, report), path.stem, device, dtype, report)
+    if path.is_dir():
+        return _boot_folder(path, path.resolve().name, device, dtype, report)
+    if isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~")) or path.exists():
         raise FileNotFoundError(
             f"{str(name)!r} is not a folder. A local model is a folder with config.json, the weights and the "
             "tokenizer, or a .gguf file."
         )
-    else:
-        model = _boot_name(str(name), placed, wanted, report)
-    if model.tokenizer is not None:
-        # padding on the left shifts every position; generate() pads on the left by itself where it must
-        model.tokenizer.padding_side = "right"
-    report("done", 1.0)
-    shared: TransformerBridge = share(model)
-    return shared
+    return _boot_name(str(name), device, dtype, report)
 
 
 def _quiet(phase: str, share_done: float) -> None:

@@ -22,7 +22,7 @@ parser.add_argument("--word", default="bridge")
 parser.add_argument("--prompt", default="Once upon a time")
 parser.add_argument("--strength", type=float, default=8.0)
 parser.add_argument("--seeds", type=int, default=20)
-parser.add_argument("--tokens", type=int, default=40)
+parser.add_argument("--tokens", type=int, default=60)
 parser.add_argument("--temperature", type=float, default=0.7)
 
 

@@ -120,6 +120,14 @@ def test_another_index_is_refused_and_says_what_differs(built, tiny_sae, demo_mo
 
 def test_open_checks_what_it_is_given(built, tiny_sae, texts):
     FeatureIndex.open(built.path, sae=tiny_sae, texts=texts)
+    scaled = sw.SAE(tiny_sae.cfg)  # the same function before it is folded, as in a paused run
+    with torch.no_grad():
+        for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
+            getattr(scaled, name).copy_(getattr(tiny_sae, name))
+        for tensor, factor in ((scaled.W_enc, 0.5), (scaled.W_dec, 2.0), (scaled.b_dec, 2.0)):
+            tensor.mul_(factor)
+        scaled.input_scale.fill_(2.0)
+    FeatureIndex.open(built.path, sae=scaled)
     with pytest.raises(ValueError, match="is of another SAE"):
         FeatureIndex.open(built.path, sae=sw.SAE(dataclasses.replace(tiny_sae.cfg, seed=1)))
     with pytest.raises(ValueError, match="was built on other texts"):

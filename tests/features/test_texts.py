@@ -20,6 +20,7 @@ def test_token_ids_are_the_same_whatever_holds_them():
     for texts in (np.array([[1, 2, 3], [4, 5, 6]]), torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.int32)):
         assert text_hash(texts) == wanted
     assert text_hash([np.array([1, 2, 3]), torch.tensor([4, 5, 6])]) == wanted
+    assert text_hash(list(np.array([1, 2, 3]))) == text_hash([1, 2, 3])
 
 
 def test_rows_of_a_dataset():

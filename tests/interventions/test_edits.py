@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,13 @@ def test_edits_need_numbers(make: Any, kind: type[Exception]) -> None:
         make()
     with pytest.raises(ValueError, match="needs a finite number"):
         sw.Add(float("nan"))
+    with pytest.raises(ValueError, match="at most"):
+        sw.Clamp(1e39)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    edit = sw.Clamp(np.float32(5.5))  # what index.table().loc[feature, "max"] gives
+    assert edit == sw.Clamp(5.5) and type(edit.value) is float
 
 
 def test_steering_moves_along_the_decoder_row_and_leaves_bos(demo_model: Any, tiny_sae: sw.SAE) -> None:

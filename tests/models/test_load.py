@@ -145,3 +145,10 @@ def test_texts_come_by_split(texts: list[str]) -> None:
     assert not any("<|endoftext|>" in text for text in held_out)
     with pytest.raises(ValueError, match="no split 'test'.*'train' and 'held_out'"):
         sw.load_texts("test")
+
+
+def test_a_bar_ends_when_the_model_cannot_be_loaded(tmp_path: Path) -> None:
+    said: list[tuple[str, float]] = []
+    with pytest.raises(FileNotFoundError):
+        sw.load_model(tmp_path / "nothing", on_progress=lambda *phase: said.append(phase))
+    assert said[-1] == ("done", 1.0)
