@@ -14,7 +14,7 @@ from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import hook_site
 from saewidgets.activations.splice import splice_scores
 from saewidgets.models.lock import share
-from saewidgets.models.tokens import device_of
+from saewidgets.models.tokens import device_of, fingerprint
 from saewidgets.sae.config import SAEMetadata
 
 if TYPE_CHECKING:
@@ -146,6 +146,30 @@ class ActivationStream:
             f"ActivationStream({self.hook_name!r}, d_in={self.d_in}, {self.n_vectors:,} vectors in "
             f"{self.n_batches:,} batches of {self.batch_size}, context_size={self.context_size}, seed={self.seed})"
         )
+
+    def fingerprints(self) -> dict[str, str]:
+        """Everything that decides the bits of the batches, by name: short values as they are, long ones as sha256.
+
+        A run that is taken up again compares them one by one, so that it can say what differs.
+        """
+        digest = hashlib.sha256()
+        for part in (self._contexts, self._held_out):
+            for tensor in (part.tokens, part.mask, part.doc):
+                digest.update(str(tuple(tensor.shape)).encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return {
+            "texts": digest.hexdigest(),
+            "model weights": fingerprint(self.model),
+            "hook_name": self.hook_name,
+            "context_size": str(self.context_size),
+            "batch_size": str(self.batch_size),
+            "seed": str(self.seed),
+            "prepend_bos": str(self.prepend_bos),
+            "exclude_positions": str(self.excluded_positions),
+            "block_batches": str(self.block_batches),
+            "contexts_per_forward": str(self.contexts_per_forward),
+            "device": device_of(self.model).type,
+        }
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
         """The batches of an epoch from number `start` on; the same tensors that skipping would give.
