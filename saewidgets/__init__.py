@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saewidgets.activations import ActivationStream
+    from saewidgets.activations import ActivationCache, ActivationStream
     from saewidgets.evaluation import Evaluation, evaluate, random_decoder
     from saewidgets.features import FeatureIndex
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
@@ -35,6 +35,7 @@ _ROOM_OF = {
     "save_sae": "sae",
     "load_model": "models",
     "load_texts": "models",
+    "ActivationCache": "activations",
     "ActivationStream": "activations",
     "Ablate": "interventions",
     "Add": "interventions",
@@ -58,6 +59,7 @@ _ROOM_OF = {
 __all__ = [
     "SAE",
     "Ablate",
+    "ActivationCache",
     "ActivationStream",
     "Add",
     "Clamp",
