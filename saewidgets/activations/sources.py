@@ -128,7 +128,7 @@ def _overlapping(file: Any) -> Iterator[str]:
     end = ""
     while part := file.read(_READ):
         yield end + part
-        end = part[-len(SEPARATOR) :]
+        end = (end + part)[-len(SEPARATOR) :]
 
 
 def _split(file: Any, separator: str) -> Iterator[str]:
