@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, train
+    from saewidgets.training import TrainConfig, TrainingRun, plan, train
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -44,6 +44,7 @@ _ROOM_OF = {
     "steering": "interventions",
     "TrainConfig": "training",
     "TrainingRun": "training",
+    "plan": "training",
     "train": "training",
     "FeatureIndex": "features",
     "Evaluation": "evaluation",
@@ -79,6 +80,7 @@ __all__ = [
     "load_model",
     "load_sae",
     "load_texts",
+    "plan",
     "random_decoder",
     "save_sae",
     "steering",

@@ -3,11 +3,11 @@
     python tests/benchmarks/stream_rate.py [--model NAME_OR_FOLDER] [--hook blocks.2.hook_resid_post] [--threads 1]
         [--context-size 128] [--texts 400] [--contexts-per-forward N]
 
-`bare` runs whole contexts of the same tokens, `contexts-per-forward` of them at once, through the model up to the hook
-(`stop_at_layer`) and does nothing with what comes out; it counts all of its tokens. `stream` is one epoch of the stream:
-forwards, leaving out position 0 and padding, shuffling, batches. It counts the tokens of the text that it read, the
-left-out positions among them. `cache` reads the same vectors from disk (float16). The rounds take turns and the medians
-of CPU seconds are given: on a busy machine only those can be trusted.
+`bare` runs whole contexts of the same tokens, `contexts-per-forward` of them at once, through the model up to the
+hook (`stop_at_layer`) and does nothing with what comes out; it counts all of its tokens. `stream` is one epoch of the
+stream: forwards, leaving out position 0 and padding, shuffling, batches. It counts the tokens of the text that it read,
+the left-out positions among them. `cache` reads the same vectors from disk (float16). The rounds take turns and the
+medians of CPU seconds are given: on a busy machine only those can be trusted.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def main() -> None:
     for work in tokens:
         cpu, wall = (statistics.median(some) for some in zip(*rates[work], strict=True))
         name = work.__name__
-        print(f"  {name:<7}{cpu:>12,.0f} tokens per CPU second {wall:>12,.0f} per second {cpu / reference:8.1%} of bare")
+        print(
+            f"  {name:<7}{cpu:>12,.0f} tokens per CPU second {wall:>12,.0f} per second {cpu / reference:8.1%} of bare"
+        )
 
 
 if __name__ == "__main__":
