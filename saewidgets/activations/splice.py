@@ -87,7 +87,7 @@ def splice_scores(
         halfway = run_halfway(model, batch, site)
         vectors = halfway.vectors[where].float()
         values, indices = sae.encode_sparse(vectors)
-        reconstruction = sae.decode_sparse(values, indices).to(device)
+        reconstruction = sae.decode_sparse(values, indices, vectors).to(device)
         if on_vectors is not None:
             on_vectors(vectors, reconstruction, values, indices)
         scored = where[:, :-1] & mask[some, 1:width].to(device)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
+from saewidgets.sae.architectures import Knobs
 from saewidgets.sae.sae import turn_of
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
@@ -261,6 +262,7 @@ class TrainingRun:
             centre = prepare(sae, sample)
         del sample
         steps = Steps(sae, config, self.n_steps, centre)
+        peak_lr = config.peak_lr(sae.cfg.d_sae, self.n_steps)
         logged, marked = 0, self.seconds  # tokens and seconds at the last row
         while self.tokens < config.n_tokens and self._may_go_on():
             x = vectors.next()[: config.n_tokens - self.tokens]
@@ -271,7 +273,10 @@ class TrainingRun:
                         continue
                     if self.step % max(1, self.n_steps // DEAD_LOOKUPS) == 0:
                         steps.find_dead()
-                    steps.take(x, self.tokens / config.n_tokens, revive=self.step % config.aux_every == 0)
+                    progress = self.tokens / config.n_tokens
+                    knobs = Knobs(sae.cfg.sparsity_coefficient or 0.0, sae.cfg.k, progress)
+                    lr = peak_lr * config.lr_factor(progress)
+                    steps.take(x, x, knobs, lr, revive=self.step % config.aux_every == 0)
                     self.step, self.tokens = self.step + 1, self.tokens + x.shape[0]
                     sae.metadata = vectors.metadata_after(self.step, self.tokens)
                     taken = True
