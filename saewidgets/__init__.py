@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, train
+    from saewidgets.training import TrainConfig, TrainingRun, resume_training, train
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -43,6 +43,7 @@ _ROOM_OF = {
     "steering": "interventions",
     "TrainConfig": "training",
     "TrainingRun": "training",
+    "resume_training": "training",
     "train": "training",
     "FeatureIndex": "features",
     "Evaluation": "evaluation",
@@ -78,6 +79,7 @@ __all__ = [
     "load_sae",
     "load_texts",
     "random_decoder",
+    "resume_training",
     "save_sae",
     "steering",
     "train",

@@ -1,8 +1,10 @@
-"""The run: steps, schedules, pause and resume."""
+"""The run: steps, schedules, live changes, checkpoints, pause and resume."""
 
 from __future__ import annotations
 
 from saewidgets.training.config import TrainConfig
-from saewidgets.training.run import TrainingRun, train
+from saewidgets.training.data import TensorStream
+from saewidgets.training.run import TrainingRun
+from saewidgets.training.start import resume_training, train
 
-__all__ = ["TrainConfig", "TrainingRun", "train"]
+__all__ = ["TensorStream", "TrainConfig", "TrainingRun", "resume_training", "train"]
