@@ -49,17 +49,17 @@ def same(one: TrainingRun, other: TrainingRun) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def whole(sae: Any = None, stream: Any = None, **options: Any) -> TrainingRun:
+def whole(stream: Any = None, d_sae: int = 64, **options: Any) -> TrainingRun:
     """The run that nothing interrupts."""
-    run = train(sae or toy_sae(), stream if stream is not None else Hashed(), config(None, **options))
+    run = train(toy_sae(d_sae=d_sae), stream if stream is not None else Hashed(), config(None, **options))
     run.wait()
     return run
 
 
-def interrupted(folder: Path, after: int = 100, stream: Any = None, **options: Any) -> None:
+def interrupted(folder: Path, after: int = 100, stream: Any = None, d_sae: int = 64, **options: Any) -> None:
     """A run that is gone in the middle of step `after`, as a killed process is: it ends without a last checkpoint."""
     stream = stream if stream is not None else Hashed()
-    run = train(toy_sae(), stream, config(folder, **options))
+    run = train(toy_sae(d_sae=d_sae), stream, config(folder, **options))
     killed = RuntimeError("killed")
 
     def take(batch: Any, take: Any = run._loop.take) -> None:
@@ -74,14 +74,15 @@ def interrupted(folder: Path, after: int = 100, stream: Any = None, **options: A
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon", "signum"])
-def test_it_goes_on_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
-    interrupted(tmp_path, optimizer=optimizer)
+def test_it_goes_on_bit_for_bit(tmp_path: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saewidgets.training.loop.DEAD_LOOKUPS", 4)  # who is dead has to be remembered for 58 steps
+    interrupted(tmp_path, optimizer=optimizer, d_sae=256)
     assert len(checkpoints.listed(tmp_path)) == 2  # of three, keep_last
     run = resume_training(tmp_path, Hashed())
     assert 0 < run.step
     run.wait()
     assert run.checkpoint_errors == []
-    expected = whole(optimizer=optimizer)
+    expected = whole(optimizer=optimizer, d_sae=256)
     assert expected.metrics.aux_loss.notna().any(), "the test is to cover AuxK"
     same(run, expected)
     assert resume_training(tmp_path, Hashed()).sae.cfg == expected.sae.cfg  # of a run that is over: it is over
