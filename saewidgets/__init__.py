@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, plan, train
+    from saewidgets.training import TrainConfig, TrainingRun, plan, resume_training, train
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -45,6 +45,7 @@ _ROOM_OF = {
     "TrainConfig": "training",
     "TrainingRun": "training",
     "plan": "training",
+    "resume_training": "training",
     "train": "training",
     "FeatureIndex": "features",
     "Evaluation": "evaluation",
@@ -82,6 +83,7 @@ __all__ = [
     "load_texts",
     "plan",
     "random_decoder",
+    "resume_training",
     "save_sae",
     "steering",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,9 +13,8 @@ from saewidgets.sae import SAE
 from saewidgets.sae.architectures import Knobs, Losses
 from saewidgets.sae.normalize import geometric_median, own_size, shared_scale
 from saewidgets.training.config import TrainConfig
-
-BETA1, EPS = 0.9, 6.25e-10
-"""Adam's constants, those of Gao et al. 2024."""
+from saewidgets.training.gradients import Gradients, clipped
+from saewidgets.training.optimizers import Optimizer
 
 MAX_SKIPPED = 10
 """So many steps in a row with NaN or infinities fail the run."""
@@ -39,7 +39,7 @@ class Readings:
 
 
 def warm_up(device: torch.device) -> None:
-    """Take one step on nothing: the first step of an optimiser imports half of torch, which takes seconds."""
+    """Take one step on nothing: the first step of an optimizer imports half of torch, which takes seconds."""
     nothing = torch.zeros(1, device=device)
     nothing.grad = torch.zeros(1, device=device)
     torch.optim.Adam([nothing], fused=True).step()
@@ -87,7 +87,7 @@ def prepare(sae: SAE, sample: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 class Steps:
-    """The trainable state of a run: optimiser, dead features, sums. Nothing here reads the device in `take`.
+    """The trainable state of a run: optimizer, dead features, sums. Nothing here reads the device in `take`.
 
     Each step: gradients of the architecture's loss for all parameters of the SAE; for a unit-norm decoder, the part of
     each row's gradient along the row is taken out, and the rows are brought back to length 1 after Adam. A step whose
@@ -102,16 +102,10 @@ class Steps:
             # the gradient of W_enc comes a row per feature: keep the weight so in memory too
             sae.W_enc.data = sae.W_enc.t().contiguous().t()
         self.names, self.parameters = map(list, zip(*sae.named_parameters(), strict=True))
-        # the second moment remembers a fifth of the run, from 100 to 1000 steps
-        beta2 = 1 - 1 / min(1000.0, max(100.0, n_steps / 5))
         self.flat = [p.detach().t() if p is sae.W_enc else p.detach() for p in self.parameters]
-        groups: dict[float, list[Tensor]] = {}
-        for name, flat in zip(self.names, self.flat, strict=True):
-            groups.setdefault(self.architecture.lr_scale.get(name, 1.0), []).append(flat)
-        self.optimiser = torch.optim.Adam(
-            [{"params": tensors, "scale": scale} for scale, tensors in groups.items()],
-            lr=1.0, betas=(BETA1, beta2), eps=EPS, fused=True,
-        )  # fmt: skip
+        rates = [self.architecture.lr_scale.get(name, 1.0) for name in self.names]
+        self.optimizer = Optimizer(config.optimizer, self.flat, n_steps, rates)
+        self.gradients = Gradients(sae, self.parameters, config.precision)
         device, d_sae = sae.device, sae.cfg.d_sae
         self.silent = torch.zeros(d_sae, dtype=torch.int64, device=device)
         self.dead: Tensor | None = None
@@ -139,29 +133,25 @@ class Steps:
         with torch.no_grad():
             scaled = sae.scaled(x)
             goal = scaled if target is x else target * sae.output_scale
-        losses = self.architecture.loss(sae, scaled, goal, knobs, self.dead if revive else None)
-        gradients = torch.autograd.grad(losses.loss, self.parameters, materialize_grads=True, allow_unused=True)
+        losses, gradients = self.gradients.of(scaled, goal, knobs, self.dead if revive else None)
         with torch.no_grad():
             bad = ~torch.isfinite(torch.stack([g.sum() for g in gradients]).sum() + losses.loss)
-            self._update(gradients, bad, lr)
+            self._update(clipped(gradients, self.config.clip_norm), bad, lr)
             self._count(goal, losses, bad)
             self.architecture.after_step(sae, losses, ~bad)
 
-    def _update(self, gradients: tuple[Tensor, ...], bad: Tensor, lr: float) -> None:
+    def _update(self, gradients: list[Tensor], bad: Tensor, lr: float) -> None:
         W_dec = self.sae.W_dec
         unit = self.architecture.unit_norm_decoder
-        for flat, parameter, gradient in zip(self.flat, self.parameters, gradients, strict=True):
+        flat = []
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
             if parameter is self.sae.W_enc:
                 gradient = gradient.t().contiguous()
             if parameter is W_dec and unit:
                 along = (gradient * W_dec).sum(1, keepdim=True)
                 gradient = torch.addcmul(gradient, along, W_dec, value=-1)
-            flat.grad = gradient
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["scale"]
-        self.optimiser.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+            flat.append(gradient)
+        self.optimizer.step(flat, lr, bad)
         if unit:
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True))
 
@@ -189,6 +179,29 @@ class Steps:
         self.was_dead = is_dead
         dead = is_dead.nonzero().squeeze(1)
         self.dead = dead if len(dead) else None
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later step depends on beside the SAE, by name: what `load` takes."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        generators = {name: value for name, value in vars(self).items() if isinstance(value, torch.Generator)}
+        return {
+            **own,
+            **{f"extra.{name}": value for name, value in self.extra.items()},
+            **{f"optimizer.{name}": value for name, value in self.optimizer.state().items()},
+            **{f"generator.{name}": generator.get_state() for name, generator in generators.items()},
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        self.optimizer.load({n.removeprefix("optimizer."): t for n, t in state.items() if n.startswith("optimizer.")})
+        for name, tensor in state.items():
+            room, _, inner = name.partition(".")
+            if room == "extra":
+                self.extra[inner] = tensor.to(self.sae.device)
+            elif room == "generator":
+                getattr(self, inner).set_state(tensor.cpu())
+            elif room != "optimizer":
+                setattr(self, name, tensor.to(self.sae.device))
 
     def read(self) -> Readings:
         """Metrics since the last reading (reads the device)."""
