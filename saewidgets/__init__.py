@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, plan, resume_training, train
+    from saewidgets.training import TrainConfig, TrainingRun, TrainJob, plan, resume_training, train
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -43,6 +43,7 @@ _ROOM_OF = {
     "Scale": "interventions",
     "steering": "interventions",
     "TrainConfig": "training",
+    "TrainJob": "training",
     "TrainingRun": "training",
     "plan": "training",
     "resume_training": "training",
@@ -75,6 +76,7 @@ __all__ = [
     "SteeringPanel",
     "TokenHeatmap",
     "TrainConfig",
+    "TrainJob",
     "TrainingMonitor",
     "TrainingRun",
     "evaluate",

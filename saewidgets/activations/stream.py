@@ -147,7 +147,7 @@ class ActivationStream:
     @property
     def n_batches(self) -> int:
         """Batches in one epoch; a text that does not fill one gives a single smaller batch."""
-        return self._blocks.n_batches
+        return self.blocks.n_batches
 
     @property
     def held_out(self) -> Contexts:
@@ -218,8 +218,8 @@ class ActivationStream:
         Raises:
             ValueError: `start` is not a batch of the epoch.
         """
-        self._blocks.check(start)
-        return self._blocks.batches(epoch, start, self.memory(self._blocks.rows), self.fill)
+        self.blocks.check(start)
+        return self.blocks.batches(epoch, start, self.memory(self.blocks.rows), self.fill)
 
     def cache(
         self,
@@ -248,7 +248,8 @@ class ActivationStream:
         return write_cache(self, path, dtype, shard_vectors, on_progress)
 
     @property
-    def _blocks(self) -> Blocks:
+    def blocks(self) -> Blocks:
+        """How an epoch is cut into batches."""
         return Blocks(self.n_vectors, self.batch_size, self.block_batches, self.seed)
 
     def memory(self, rows: int) -> Memory:
@@ -256,8 +257,12 @@ class ActivationStream:
         sites = [self.site] if self.target_site is None else [self.site, self.target_site]
         return tuple(torch.empty(rows, site.d_in, device=device_of(self.model)) for site in sites)
 
-    def fill(self, epoch: int, memory: Memory, low: int, high: int) -> None:
-        """Vectors number `low` to `high` of an epoch's permuted text into the first rows of `memory`."""
+    def fill(self, epoch: int, memory: Memory, low: int, high: int, share: tuple[int, int] = (0, 1)) -> None:
+        """Vectors number `low` to `high` of an epoch's permuted text into the first rows of `memory`.
+
+        `share` (i, n): only every n-th forward is run, from number i on, and other rows are left as they are: n
+        processes fill a block together.
+        """
         order = torch.randperm(len(self._contexts), generator=generator(self.seed, epoch))
         ends = self._counts[order].cumsum(0)
         first = int(torch.searchsorted(ends, low, right=True))
@@ -269,7 +274,7 @@ class ActivationStream:
         sites = [self.site] if self.target_site is None else [self.site, self.target_site]
         # contexts of like length share a forward, cut to the longest of them: padding costs next to nothing
         by_length = torch.argsort(lengths, descending=True, stable=True)
-        for some in by_length.split(self.contexts_per_forward):
+        for some in by_length.split(self.contexts_per_forward)[share[0] :: share[1]]:
             width = int(lengths[some[0]])
             wanted = self._wanted(mask[some, :width])
             rows = (starts[some, None] + wanted.cumsum(1) - 1)[wanted]

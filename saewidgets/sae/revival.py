@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saewidgets.sae.across import batch_mean
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,8 +27,9 @@ def aux_k_loss(sae: SAE, x: Tensor, residual: Tensor, dead: Tensor, b_in: Tensor
     f = h.relu()
     if aux_k < dead.shape[0]:
         f = f * (h >= h.detach().topk(aux_k, dim=-1).values.amin(-1, keepdim=True))
-    error = (residual - f @ sae.W_dec[dead]).square().sum()
-    variance = (residual - residual.mean(0)).square().sum()
+    error = (residual - f @ sae.W_dec[dead]).square().sum(1).mean()
+    # of the whole batch, where several processes share it
+    variance = batch_mean((residual - batch_mean(residual)).square().sum(1))
     # a perfect reconstruction leaves nothing to explain: 0, not 0 / 0
     explained = error / variance.clamp_min(torch.finfo(x.dtype).tiny)
     return torch.where(variance > 0, explained, torch.zeros_like(error))

@@ -207,15 +207,11 @@ class SteeringView:
         """The text that the model writes after the prompt by itself, as it grows. See `_written`."""
         return self._written(prompt, {}, n_tokens, temperature, seed)
 
-    def steered_text(
-        self, prompt: str, edits: Plain, n_tokens: int, temperature: float, seed: int
-    ) -> Iterator[Answer]:
+    def steered_text(self, prompt: str, edits: Plain, n_tokens: int, temperature: float, seed: int) -> Iterator[Answer]:
         """The text that it writes under edits, with the same random numbers. See `_written`."""
         return self._written(prompt, from_plain(edits), n_tokens, temperature, seed)
 
-    def control_text(
-        self, prompt: str, edits: Plain, n_tokens: int, temperature: float, seed: int
-    ) -> Iterator[Answer]:
+    def control_text(self, prompt: str, edits: Plain, n_tokens: int, temperature: float, seed: int) -> Iterator[Answer]:
         """The text that it writes when the same changes go along random directions of equal norm. See `_written`."""
         control = random_direction_edit(self.sae, None, from_plain(edits), seed)
         return self._written(prompt, control, n_tokens, temperature, seed)
