@@ -11,8 +11,9 @@ from torch import Tensor
 
 from saewidgets.sae.kernels import Places, preactivation_chunks, preactivations_at
 
-MAX_DENSITY = 0.04
-"""Share of active features above which plain matrix products are faster than sums over places, on a CPU."""
+MAX_DENSITY = 0.12
+"""Share of active features above which plain matrix products are as fast as sums over places, on a CPU (measured: they
+meet at 0.16, for d_in 512, d_sae 8192 and for d_in 288, d_sae 2304; at 0.01 the sums are 4 times faster)."""
 
 MOST = 4
 """In `batch_top`, a vector has at most so many times k active features."""

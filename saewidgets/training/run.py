@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 DEAD_LOOKUPS = 200
 """How often in a run the list of dead features that AuxK works on is renewed."""
 
+RESAMPLINGS = 40
+"""How often in a run dead features are resampled, where the architecture does that, up to LAST_RESAMPLING."""
+
+LAST_RESAMPLING = 0.8
+"""Share of the run after which no feature is resampled: the new ones need time to learn."""
+
 _live: weakref.WeakSet[TrainingRun] = weakref.WeakSet()
 _live_lock = threading.Lock()
 
@@ -277,6 +283,8 @@ class TrainingRun:
                     knobs = Knobs(sae.cfg.sparsity_coefficient or 0.0, sae.cfg.k, progress)
                     lr = peak_lr * config.lr_factor(progress)
                     steps.take(x, x, knobs, lr, revive=self.step % config.aux_every == 0)
+                    if progress < LAST_RESAMPLING and self.step % max(1, self.n_steps // RESAMPLINGS) == 0:
+                        steps.resample()
                     self.step, self.tokens = self.step + 1, self.tokens + x.shape[0]
                     sae.metadata = vectors.metadata_after(self.step, self.tokens)
                     taken = True

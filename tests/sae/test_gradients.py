@@ -30,6 +30,8 @@ def make(name: str, **options: Any) -> SAE:
             p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) * (0.4 if p.ndim == 2 else 0.2))
             if parameter_name == "log_threshold":
                 p.sub_(1.0)
+        if name == "relu_kl":
+            sae.pressure.normal_(generator=generator)
         if name == "matching_pursuit":
             sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
             sae.W_enc.copy_(sae.W_dec.t())
@@ -119,7 +121,8 @@ def relu_kl(sae: SAE, x: Tensor, y: Tensor) -> Tensor:
     slope = (-rho / known + (1 - rho) / (1 - known)).detach()
     kl = rho * torch.log(rho / known) + (1 - rho) * torch.log((1 - rho) / (1 - known))
     known_kl = kl.detach() + slope * (smooth - smooth.detach())
-    return error(sae, h.relu(), y) + KNOBS.sparsity * known_kl.mean()
+    known_rate = known.detach() + smooth - smooth.detach()
+    return error(sae, h.relu(), y) + KNOBS.sparsity * (known_kl + sae.pressure * known_rate).mean()
 
 
 def jumprelu(sae: SAE, x: Tensor, y: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MEMORY = 0.9
 """Share of the rate that one step keeps."""
 
+GAIN = 0.02
+"""How fast the multipliers move."""
+
 
 @register("relu_kl")
 class ReLUKL(Architecture):
@@ -26,13 +29,17 @@ class ReLUKL(Architecture):
         h     = (x - b_dec) W_enc + b_enc
         f     = relu(h)
         xhat  = f W_dec + b_dec
-        L     = ||x - xhat||^2 / d_in  +  beta / d_sae sum_i KL(rho || rate_i)
+        L     = ||x - xhat||^2 / d_in  +  beta / d_sae sum_i (KL(rho || rate_i) + pressure_i rate_i)
         KL(rho || r) = rho log(rho / r) + (1 - rho) log((1 - rho) / (1 - r))
 
     Mean over the batch; beta = `sparsity_coefficient`. The notes have sigmoid units and take the mean activation for
     the rate. The activations of a ReLU have no upper bound, so the mean says little of how often it fires: here rate_i
     is the share of vectors with h_i > 0, a moving average over the steps, in which a batch has a weight of 0.1. A share
     has no gradient; that of the smooth share, the mean of sigmoid(h_i / bandwidth), is taken for it.
+
+    A penalty alone stops short of rho, where it balances the error. So each feature has a multiplier, pressure_i, that
+    grows while the rate is above rho and falls while it is below, by 0.02 dKL/drate (cut to -1 .. 1) each step: the
+    method of multipliers for the constraint rate_i = rho.
 
     What is held is how often a feature fires, not how strongly: nothing shrinks, and a feature that falls silent is
     pulled back, for KL grows without bound when the rate goes to 0. So nothing dies, and L0 is rho d_sae. The
@@ -43,14 +50,16 @@ class ReLUKL(Architecture):
     reads = frozenset({"sparsity_coefficient", "target_rate", "bandwidth"})
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
-        return 1.0
+        return 3.0
 
     def validate(self, cfg: SAEConfig) -> None:
         if not cfg.target_rate < 1:
             raise ValueError(f"SAEConfig: target_rate must be below 1, got {cfg.target_rate!r}.")
 
     def buffers(self, cfg: SAEConfig) -> dict[str, Tensor]:
-        return {"rate": torch.full((cfg.d_sae,), cfg.target_rate, dtype=getattr(torch, cfg.dtype))}
+        dtype = getattr(torch, cfg.dtype)
+        rate = torch.full((cfg.d_sae,), cfg.target_rate, dtype=dtype)
+        return {"rate": rate, "pressure": torch.zeros(cfg.d_sae, dtype=dtype)}
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)
@@ -62,15 +71,28 @@ class ReLUKL(Architecture):
         fired = (h.detach() > 0).sum(0).to(x.dtype)
         difference = target - where.decode(f, sae.W_dec, sae.b_dec)
         smooth = torch.sigmoid(h / sae.cfg.bandwidth).mean(0)
-        known = MEMORY * sae.get_buffer("rate") + (1 - MEMORY) * fired / n
-        rate = known.clamp(rho / 100, 1 - rho / 100) + smooth - smooth.detach()
+        rate = _clamp(_moved(sae, fired, n), rho) + smooth - smooth.detach()
         divergence = rho * torch.log(rho / rate) + (1 - rho) * torch.log((1 - rho) / (1 - rate))
-        loss = difference.square().mean() + knobs.sparsity * divergence.mean()
+        penalty = (divergence + sae.get_buffer("pressure") * rate).mean()
+        loss = difference.square().mean() + knobs.sparsity * penalty
         return Losses(loss, difference.detach(), fired, {"kl": divergence.detach().mean()})
 
     def after_step(self, sae: SAE, losses: Losses, good: Tensor) -> None:
-        rate, now = sae.get_buffer("rate"), losses.fired / losses.residual.shape[0]
-        rate.copy_(torch.where(good, MEMORY * rate + (1 - MEMORY) * now, rate))
+        rate, pressure, rho = sae.get_buffer("rate"), sae.get_buffer("pressure"), sae.cfg.target_rate
+        rate.copy_(torch.where(good, _moved(sae, losses.fired, losses.residual.shape[0]), rate))
+        known = _clamp(rate, rho)
+        slope = (known - rho) / (known * (1 - known))
+        pressure.add_(torch.where(good, GAIN * slope.clamp(-1.0, 1.0), 0.0))
 
     def describe(self, cfg: SAEConfig) -> str:
         return f"target_rate={cfg.target_rate:g}"
+
+
+def _moved(sae: SAE, fired: Tensor, n: int) -> Tensor:
+    """The rates with a batch of n vectors in them."""
+    return MEMORY * sae.get_buffer("rate") + (1 - MEMORY) * fired / n
+
+
+def _clamp(rate: Tensor, rho: float) -> Tensor:
+    """Rates for which KL and its slope are finite."""
+    return rate.clamp(rho / 100, 1 - rho / 100)
