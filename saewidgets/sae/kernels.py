@@ -83,6 +83,14 @@ class Places:
         """For each feature, the sum of its weights: [d_sae]. Exact in any order if the weights are 0 or 1."""
         return weights.new_zeros(self.d_sae).index_add_(0, self.features, weights.reshape(-1))
 
+    def gather(self, per_feature: Tensor) -> Tensor:
+        """per_feature[feature of p]: [places] from [d_sae]."""
+        return per_feature[self.features]
+
+    def decode(self, values: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+        """See the function of that name."""
+        return decode(values, self, W_dec, b_dec)
+
     def pad(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Values of the places as (values [n, m], indices [n, m]): m is the largest count, the rest is value 0."""
         column = torch.arange(len(self.rows), device=self.rows.device) - self.starts[self.rows]

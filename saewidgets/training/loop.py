@@ -23,6 +23,12 @@ from saewidgets.training.subscribers import Stopwatch
 DEAD_LOOKUPS = 200
 """How often in a run the list of dead features that are to be revived is renewed."""
 
+RESAMPLINGS = 40
+"""How often in a run dead features are resampled, where the architecture does that, up to LAST_RESAMPLING."""
+
+LAST_RESAMPLING = 0.8
+"""Share of the run after which no feature is resampled: the new ones need time to learn."""
+
 Score = Callable[[SAE], float]
 
 
@@ -85,8 +91,13 @@ class Loop:
         if self.step % max(1, self.n_steps // DEAD_LOOKUPS) == 0:
             steps.find_dead()
         progress, micro = self.tokens / config.n_tokens, steps.gradients.micro_batch
-        revive = settings.revive is not False and self.step % config.aux_every == 0
-        steps.take(x, target, settings.knobs_at(progress), settings.lr_at(progress), revive)
+        reviving = settings.revive is not False
+        steps.take(
+            x, target, settings.knobs_at(progress), settings.lr_at(progress),
+            revive=reviving and self.step % config.aux_every == 0,
+        )  # fmt: skip
+        if reviving and progress < LAST_RESAMPLING and self.step % max(1, self.n_steps // RESAMPLINGS) == 0:
+            steps.resample()
         self.step, self.tokens = self.step + 1, self.tokens + len(x)
         self._position = self.vectors.position
         self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)

@@ -103,14 +103,15 @@ class Optimizer:
                 moment = part.state[weight]["momentum_buffer"]
                 torch.where(bad, torch.zeros_like(moment), moment, out=moment)
 
+    def moments(self) -> list[dict[str, Tensor]]:
+        """What is remembered of each tensor, by its names, to be changed in place; empty before the first step."""
+        return [
+            next((part.state[tensor] for part in self._parts if tensor in part.state), {}) for tensor in self.tensors
+        ]
+
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts, by the tensor's number and their names."""
-        return {
-            f"{i}.{name}": value
-            for part in self._parts
-            for i, tensor in enumerate(self.tensors)
-            for name, value in part.state.get(tensor, {}).items()
-        }
+        return {f"{i}.{name}": value for i, moments in enumerate(self.moments()) for name, value in moments.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave."""
