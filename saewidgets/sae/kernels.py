@@ -102,15 +102,22 @@ class Places:
 def preactivation_chunks(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(x - b_in) W_enc + b_enc, as many rows at a time as CHUNK_ELEMENTS allows: (first row, [rows, d_sae]).
 
-    The memory of a chunk is used again for the next one.
+    The memory of a chunk is used again for the next one. Under autocast the product is taken in its type, as autocast
+    itself does not reach a product that writes into given memory.
     """
+    device = x.device.type
+    low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    W_low = W_enc if low is None else W_enc.to(low)
     n, d_sae = x.shape[0], W_enc.shape[1]
     rows = max(1, min(n, CHUNK_ELEMENTS // d_sae))
     memory = x.new_empty(rows, d_sae)
     for start in range(0, n, rows):
         centred = x[start : start + rows] - b_in
         chunk = memory[: centred.shape[0]]
-        torch.addmm(b_enc, centred, W_enc, out=chunk)
+        if low is None:
+            torch.addmm(b_enc, centred, W_enc, out=chunk)
+        else:
+            torch.add(centred.to(low) @ W_low, b_enc, out=chunk)
         yield start, chunk
 
 

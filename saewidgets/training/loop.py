@@ -15,7 +15,9 @@ from saewidgets.sae.sae import turn_of
 from saewidgets.training import checkpoints
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Batch, Vectors
+from saewidgets.training.gradients import check_precision
 from saewidgets.training.live import Settings
+from saewidgets.training.optimizers import check_optimizer
 from saewidgets.training.snapshots import Snapshots
 from saewidgets.training.step import MAX_SKIPPED, Steps, prepare
 from saewidgets.training.subscribers import Stopwatch
@@ -39,6 +41,9 @@ class Loop:
     """
 
     def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None) -> None:
+        # said now and not from the thread, after the first activations were read
+        check_optimizer(config.optimizer)
+        check_precision(config.precision, sae)
         self.sae, self.vectors, self.config, self.score = sae, vectors, config, score
         self.step = self.tokens = 0
         self.rows: list[dict[str, float]] = []
@@ -120,7 +125,12 @@ class Loop:
         """A new row of the metrics, if it is time for one."""
         n_logs, n_tokens = self.config.n_logs, self.config.n_tokens
         before, now = n_logs * self._logged // n_tokens, n_logs * self.tokens // n_tokens
-        return self._log(before, now) if now > before else None
+        if now == before:
+            return None
+        row = self._log(before, now)
+        if any(before < number <= now for number in self.snapshots.rows):
+            self._snapshot()
+        return row
 
     def log_rest(self) -> dict[str, float] | None:
         """A row of what was done since the last one, when a run is stopped."""
@@ -158,8 +168,6 @@ class Loop:
         }
         self.rows.append(row)
         self._logged, self._marked = self.tokens, seconds
-        if any(before < row_number <= now for row_number in self.snapshots.rows):
-            self._snapshot()
         if readings.skipped_in_a_row >= MAX_SKIPPED:
             raise ArithmeticError(
                 f"{readings.skipped_in_a_row} steps in a row gave NaN or infinities. The SAE keeps the weights "
