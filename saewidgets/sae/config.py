@@ -173,7 +173,7 @@ class SAEConfig:
         if self.aux_k is None and reads("aux_k"):
             object.__setattr__(self, "aux_k", min(max(self.d_in // 2, 1), self.d_sae))
         if self.sparsity_coefficient is None:
-            object.__setattr__(self, "sparsity_coefficient", architecture.sparsity_coefficient)
+            object.__setattr__(self, "sparsity_coefficient", architecture.default_sparsity(self))
         if self.d_out is None and architecture.predicts_target:
             object.__setattr__(self, "d_out", self.d_in)
         if reads("matryoshka_widths"):

@@ -83,6 +83,14 @@ class Places:
         """For each feature, the sum of its weights: [d_sae]. Exact in any order if the weights are 0 or 1."""
         return weights.new_zeros(self.d_sae).index_add_(0, self.features, weights.reshape(-1))
 
+    def gather(self, per_feature: Tensor) -> Tensor:
+        """per_feature[feature of p]: [places] from [d_sae]."""
+        return per_feature[self.features]
+
+    def decode(self, values: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+        """See the function of that name."""
+        return decode(values, self, W_dec, b_dec)
+
     def pad(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Values of the places as (values [n, m], indices [n, m]): m is the largest count, the rest is value 0."""
         column = torch.arange(len(self.rows), device=self.rows.device) - self.starts[self.rows]
@@ -94,15 +102,22 @@ class Places:
 def preactivation_chunks(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(x - b_in) W_enc + b_enc, as many rows at a time as CHUNK_ELEMENTS allows: (first row, [rows, d_sae]).
 
-    The memory of a chunk is used again for the next one.
+    The memory of a chunk is used again for the next one. Under autocast the product is taken in its type, as autocast
+    itself does not reach a product that writes into given memory.
     """
+    device = x.device.type
+    low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    W_low = W_enc if low is None else W_enc.to(low)
     n, d_sae = x.shape[0], W_enc.shape[1]
     rows = max(1, min(n, CHUNK_ELEMENTS // d_sae))
     memory = x.new_empty(rows, d_sae)
     for start in range(0, n, rows):
         centred = x[start : start + rows] - b_in
         chunk = memory[: centred.shape[0]]
-        torch.addmm(b_enc, centred, W_enc, out=chunk)
+        if low is None:
+            torch.addmm(b_enc, centred, W_enc, out=chunk)
+        else:
+            torch.add(centred.to(low) @ W_low, b_enc, out=chunk)
         yield start, chunk
 
 

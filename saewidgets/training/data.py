@@ -90,6 +90,22 @@ class Vectors:
                 f"The SAE reads vectors of size {sae.cfg.d_in} (d_in), but the activations{hook} have size {d_in}. "
                 f"Make the SAE with SAEConfig(d_in={d_in}, ...), or read another hook."
             )
+        if hasattr(acts, "target_hook_name"):
+            self._check_paired(acts.target_hook_name is not None)
+
+    def _check_paired(self, paired: bool) -> None:
+        """Raise ValueError if there is a second hook and the architecture has no use for it, or the other way round."""
+        name, wanted = self._sae.cfg.architecture, self._sae.architecture.predicts_target
+        if paired and not wanted:
+            raise ValueError(
+                f"These activations are pairs of two hooks, but {name!r} reconstructs what it reads. "
+                "Leave the second hook out, or train a transcoder."
+            )
+        if wanted and not paired:
+            raise ValueError(
+                f"{name!r} predicts the vectors of a second hook, but these activations are of one. Pass pairs: "
+                "ActivationStream(..., target_hook_name='blocks.2.hook_mlp_out')."
+            )
 
     def sample(self, at_most: int, may_go_on: Callable[[], bool]) -> Batch | None:
         """The first batches as one, about SAMPLE vectors, or the first epoch. `next` gives them again.
@@ -164,6 +180,7 @@ class Vectors:
     def _checked(self, given: Any) -> Batch:
         """What the stream gave as (x, target) on the SAE's device; ValueError if it is neither."""
         cfg, like = self._sae.cfg, self._sae.W_dec
+        self._check_paired(isinstance(given, tuple))
         pair = given if isinstance(given, tuple) and len(given) == 2 else (given, given)
         sizes = (cfg.d_in, getattr(cfg, "d_out", None) or cfg.d_in)
         for tensor, size in zip(pair, sizes, strict=True):

@@ -16,12 +16,19 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says, in one of these forms on each device, when memory has run out."""
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """ValueError, as a sentence, if the device does not compute in this precision."""
-    if precision == "bf16" and not _has_bf16(device):
+def check_precision(precision: str, sae: SAE) -> None:
+    """ValueError, as a sentence, if the SAE or its device does not compute in this precision."""
+    if precision != "bf16":
+        return
+    if not _has_bf16(sae.device):
         raise ValueError(
-            f"TrainConfig(precision='bf16') needs a device with bfloat16 arithmetic, and {str(device)!r} has none. "
+            f"TrainConfig(precision='bf16') needs a device with bfloat16 arithmetic, and {str(sae.device)!r} has none. "
             "Leave precision out: float32 runs everywhere."
+        )
+    if sae.dtype != torch.float32:
+        raise ValueError(
+            f"TrainConfig(precision='bf16') is for an SAE in float32, and this one is in {sae.cfg.dtype}. "
+            "Leave precision out."
         )
 
 
@@ -48,7 +55,7 @@ class Gradients:
     """
 
     def __init__(self, sae: SAE, parameters: Sequence[Tensor], precision: str) -> None:
-        check_precision(precision, sae.device)
+        check_precision(precision, sae)
         self.sae, self.parameters, self.precision = sae, list(parameters), precision
         self.micro_batch: int | None = None
 

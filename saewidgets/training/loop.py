@@ -15,7 +15,9 @@ from saewidgets.sae.sae import turn_of
 from saewidgets.training import checkpoints
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Batch, Vectors
+from saewidgets.training.gradients import check_precision
 from saewidgets.training.live import Settings
+from saewidgets.training.optimizers import check_optimizer
 from saewidgets.training.snapshots import Snapshots
 from saewidgets.training.step import MAX_SKIPPED, Steps, prepare
 from saewidgets.training.subscribers import Stopwatch
@@ -23,16 +25,26 @@ from saewidgets.training.subscribers import Stopwatch
 DEAD_LOOKUPS = 200
 """How often in a run the list of dead features that are to be revived is renewed."""
 
+RESAMPLINGS = 40
+"""How often in a run dead features are resampled, where the architecture does that, up to LAST_RESAMPLING."""
+
+LAST_RESAMPLING = 0.8
+"""Share of the run after which no feature is resampled: the new ones need time to learn."""
+
 Score = Callable[[SAE], float]
 
 
 class Loop:
     """All that a run has done so far, and the next step of it. A checkpoint holds exactly what is here.
 
-    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record.
+    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record. `saved`: whether
+    there is a checkpoint to go on from.
     """
 
     def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None) -> None:
+        # said now and not from the thread, after the first activations were read
+        check_optimizer(config.optimizer)
+        check_precision(config.precision, sae)
         self.sae, self.vectors, self.config, self.score = sae, vectors, config, score
         self.step = self.tokens = 0
         self.rows: list[dict[str, float]] = []
@@ -45,7 +57,8 @@ class Loop:
         self._planned = 0  # steps of the run as it was known when it began
         self._position = vectors.position  # of the stream, after the last batch that was taken
         self._logged, self._marked = 0, 0.0  # tokens and seconds at the last row
-        self._saved = 0  # tokens at the last checkpoint
+        self._saved = 0  # tokens at the last checkpoint, or the last attempt at one
+        self.saved = False
 
     @property
     def n_steps(self) -> int:
@@ -85,8 +98,13 @@ class Loop:
         if self.step % max(1, self.n_steps // DEAD_LOOKUPS) == 0:
             steps.find_dead()
         progress, micro = self.tokens / config.n_tokens, steps.gradients.micro_batch
-        revive = settings.revive is not False and self.step % config.aux_every == 0
-        steps.take(x, target, settings.knobs_at(progress), settings.lr_at(progress), revive)
+        reviving = settings.revive is not False
+        steps.take(
+            x, target, settings.knobs_at(progress), settings.lr_at(progress),
+            revive=reviving and self.step % config.aux_every == 0,
+        )  # fmt: skip
+        if reviving and progress < LAST_RESAMPLING and self.step % max(1, self.n_steps // RESAMPLINGS) == 0:
+            steps.resample()
         self.step, self.tokens = self.step + 1, self.tokens + len(x)
         self._position = self.vectors.position
         self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)
@@ -109,7 +127,12 @@ class Loop:
         """A new row of the metrics, if it is time for one."""
         n_logs, n_tokens = self.config.n_logs, self.config.n_tokens
         before, now = n_logs * self._logged // n_tokens, n_logs * self.tokens // n_tokens
-        return self._log(before, now) if now > before else None
+        if now == before:
+            return None
+        row = self._log(before, now)
+        if any(before < number <= now for number in self.snapshots.rows):
+            self._snapshot()
+        return row
 
     def log_rest(self) -> dict[str, float] | None:
         """A row of what was done since the last one, when a run is stopped."""
@@ -147,8 +170,6 @@ class Loop:
         }
         self.rows.append(row)
         self._logged, self._marked = self.tokens, seconds
-        if any(before < row_number <= now for row_number in self.snapshots.rows):
-            self._snapshot()
         if readings.skipped_in_a_row >= MAX_SKIPPED:
             raise ArithmeticError(
                 f"{readings.skipped_in_a_row} steps in a row gave NaN or infinities. The SAE keeps the weights "
@@ -193,6 +214,7 @@ class Loop:
             )
         else:
             checkpoints.prune(folder, self.config.keep_last)
+            self.saved = True
         self._saved = self.tokens
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -240,7 +262,7 @@ class Loop:
         self.snapshots.take_over(state["snapshots"])
         self.clock = Stopwatch(state["seconds"])
         self._planned, self._logged, self._marked = state["planned"], state["logged"], state["marked"]
-        self._saved = self.tokens
+        self._saved, self.saved = self.tokens, True
         steps = self._get_ready(tensors["steps.centre"].to(self.sae.device))
         own = self.sae.state_dict()
         with torch.no_grad():

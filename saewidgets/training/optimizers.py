@@ -19,6 +19,15 @@ def beta2_of(n_steps: int) -> float:
     return 1 - 1 / min(1000.0, max(100.0, n_steps / 5))
 
 
+def check_optimizer(name: str) -> None:
+    """ValueError, as a sentence, if this torch does not have it."""
+    if name == "muon" and not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f"TrainConfig(optimizer='muon') needs torch 2.9 or newer, and this is {torch.__version__}. "
+            "Install a newer torch, or choose 'adam'."
+        )
+
+
 class Signum(torch.optim.Optimizer):
     """m = beta m + (1 - beta) g, w = w - lr sign(m): Bernstein et al. 2018, "signSGD", algorithm 2."""
 
@@ -41,11 +50,10 @@ class Optimizer:
 
     `n_steps`: of the run, for Adam's memory. `rates`: a factor for each tensor's learning rate. A step with `bad` true
     changes neither weights nor moments, and nothing is read from the device to find out.
-
-    Raises ValueError for "muon" where torch has none (below 2.9).
     """
 
     def __init__(self, name: str, tensors: Sequence[Tensor], n_steps: int, rates: Sequence[float]) -> None:
+        check_optimizer(name)
         self.tensors, self.rates = list(tensors), list(rates)
         self._parts: list[torch.optim.Optimizer] = []
         groups = self._groups(range(len(self.tensors)))
@@ -55,11 +63,6 @@ class Optimizer:
         elif name == "signum":
             self._parts = [Signum(groups)]
         else:
-            if not hasattr(torch.optim, "Muon"):
-                raise ValueError(
-                    f"TrainConfig(optimizer='muon') needs torch 2.9 or newer, and this is {torch.__version__}. "
-                    "Install a newer torch, or choose 'adam'."
-                )
             matrices = self._groups(i for i, tensor in enumerate(self.tensors) if tensor.ndim == 2)
             vectors = self._groups(i for i, tensor in enumerate(self.tensors) if tensor.ndim != 2)
             muon: Any = torch.optim.Muon  # type: ignore[attr-defined,unused-ignore]
@@ -103,14 +106,15 @@ class Optimizer:
                 moment = part.state[weight]["momentum_buffer"]
                 torch.where(bad, torch.zeros_like(moment), moment, out=moment)
 
+    def moments(self) -> list[dict[str, Tensor]]:
+        """What is remembered of each tensor, by its names, to be changed in place; empty before the first step."""
+        return [
+            next((part.state[tensor] for part in self._parts if tensor in part.state), {}) for tensor in self.tensors
+        ]
+
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts, by the tensor's number and their names."""
-        return {
-            f"{i}.{name}": value
-            for part in self._parts
-            for i, tensor in enumerate(self.tensors)
-            for name, value in part.state.get(tensor, {}).items()
-        }
+        return {f"{i}.{name}": value for i, moments in enumerate(self.moments()) for name, value in moments.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave."""

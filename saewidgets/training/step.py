@@ -15,6 +15,7 @@ from saewidgets.sae.normalize import geometric_median, own_size, shared_scale
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.gradients import Gradients, clipped
 from saewidgets.training.optimizers import Optimizer
+from saewidgets.training.resample import resample
 
 MAX_SKIPPED = 10
 """So many steps in a row with NaN or infinities fail the run."""
@@ -109,6 +110,8 @@ class Steps:
         device, d_sae = sae.device, sae.cfg.d_sae
         self.silent = torch.zeros(d_sae, dtype=torch.int64, device=device)
         self.dead: Tensor | None = None
+        self.last: tuple[Tensor, Tensor] | None = None  # scaled vectors of the last step, and what was left over
+        self.generator = torch.Generator().manual_seed(sae.cfg.seed)
         self.was_dead = torch.zeros(d_sae, dtype=torch.bool, device=device)
         self.deaths, self.births = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
         self.skipped, self.in_a_row, self.worst_row = (torch.zeros((), device=device) for _ in range(3))
@@ -139,6 +142,7 @@ class Steps:
             self._update(clipped(gradients, self.config.clip_norm), bad, lr)
             self._count(goal, losses, bad)
             self.architecture.after_step(sae, losses, ~bad)
+        self.last = (scaled, losses.residual)
 
     def _update(self, gradients: list[Tensor], bad: Tensor, lr: float) -> None:
         W_dec = self.sae.W_dec
@@ -179,6 +183,20 @@ class Steps:
         self.was_dead = is_dead
         dead = is_dead.nonzero().squeeze(1)
         self.dead = dead if len(dead) else None
+
+    def resample(self) -> None:
+        """Give the features that are dead now new directions, from the vectors of the last step (reads the device).
+
+        Only where the architecture asks for it. They count as dead again if they stay silent for another window.
+        """
+        if not self.architecture.resamples or self.last is None:
+            return
+        self.find_dead()
+        if self.dead is None:
+            return
+        state = dict(zip(self.names, self.optimizer.moments(), strict=True))
+        resample(self.sae, self.dead, *self.last, state, self.generator)
+        self.silent[self.dead] = 0
 
     def state(self) -> dict[str, Tensor]:
         """All that a later step depends on beside the SAE, by name: what `load` takes."""

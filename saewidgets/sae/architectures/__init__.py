@@ -65,9 +65,6 @@ class Architecture(ABC):
     """Fields of `SAEConfig` that it reads beside those that all do; another one that is given is refused. None: no
     field is refused."""
 
-    sparsity_coefficient: ClassVar[float | None] = None
-    """What `SAEConfig.sparsity_coefficient` is unless it is given; None where nothing is penalised."""
-
     unit_norm_decoder: ClassVar[bool] = True
     """Whether the trainer keeps every decoder row at length 1."""
 
@@ -100,6 +97,10 @@ class Architecture(ABC):
 
         `dead`: ids of the features now counted as dead, [n_dead], or None where nothing is to be revived in this step.
         """
+
+    def default_sparsity(self, cfg: SAEConfig) -> float | None:
+        """What `SAEConfig.sparsity_coefficient` is unless it is given; None where nothing is penalised."""
+        return None
 
     def parameters(self, cfg: SAEConfig, generator: Generator) -> dict[str, Tensor]:
         """Initial values of what is trained beside W_enc, b_enc, W_dec, b_dec, by name; attributes of the SAE."""
