@@ -180,11 +180,11 @@ class ActivationCache:
         return self._blocks.batches(epoch, start, self._memory(self._blocks.rows), self._fill)
 
     def ce_loss_recovered(self, sae: SAE) -> float:
-        """CE loss recovered by an SAE on the held-out contexts.
+        """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.
 
-        NaN if the cache was opened without its model, if the text was too short to hold any out, and for pairs.
+        NaN if the cache was opened without its model, or if the text was too short to hold any out.
         """
-        if self.model is None or self.target_hook_name is not None:
+        if self.model is None:
             return float("nan")
         from saewidgets.activations.hooks import hook_site
         from saewidgets.activations.splice import splice_scores
@@ -193,7 +193,9 @@ class ActivationCache:
         if not len(kept["tokens"]):
             return float("nan")
         site = hook_site(self.model, self.hook_name)
-        return splice_scores(sae, self.model, kept["tokens"], kept["mask"], site).ce_loss_recovered
+        target = None if self.target_hook_name is None else hook_site(self.model, self.target_hook_name)
+        scores = splice_scores(sae, self.model, kept["tokens"], kept["mask"], site, target_site=target)
+        return scores.ce_loss_recovered
 
     @property
     def _blocks(self) -> Blocks:

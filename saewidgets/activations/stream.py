@@ -291,14 +291,15 @@ class ActivationStream:
         return wanted
 
     def ce_loss_recovered(self, sae: SAE) -> float:
-        """CE loss recovered by an SAE on the held-out contexts.
+        """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.
 
-        NaN if the text was too short to hold any out, and for pairs: what takes a target's place is not an SAE's.
+        NaN if the text was too short to hold any out.
         """
         kept = self.held_out
-        if self.target_site is not None or not len(kept):
+        if not len(kept):
             return float("nan")
-        return splice_scores(sae, self.model, kept.tokens, kept.mask, self.site).ce_loss_recovered
+        scores = splice_scores(sae, self.model, kept.tokens, kept.mask, self.site, target_site=self.target_site)
+        return scores.ce_loss_recovered
 
 
 def _cut(contexts: Contexts) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import saewidgets as sw
-from saewidgets.activations import harvest, hook_site
+from saewidgets.activations import harvest, hook_site, splice_scores
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.models import to_ids
 
@@ -57,3 +58,42 @@ def test_a_stream_of_pairs_gives_each_vector_its_target(demo_model: Any, texts: 
 def test_an_unknown_target_gets_a_sentence(demo_model: Any) -> None:
     with pytest.raises(ValueError, match="no hook named 'blocks.2.mlp_out'. Did you mean"):
         sw.ActivationStream(demo_model, ["A cat."], "blocks.2.hook_mlp_out", target_hook_name="blocks.2.mlp_out")
+
+
+class Linear:
+    """What splice_scores asks of a transcoder, for a prediction that can be written out."""
+
+    metadata = sw.SAEMetadata()
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    def encode_sparse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, torch.arange(x.shape[1]).expand(len(x), -1)
+
+    def decode_sparse(self, values: torch.Tensor, indices: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
+def test_a_prediction_takes_the_targets_place(demo_model: Any, texts: list[str], tmp_path: Path) -> None:
+    read, give = "blocks.2.hook_resid_mid", "blocks.2.mlp.hook_post"
+    tokens = to_ids(demo_model, "Once upon a time there was a bridge.")
+    guess: Any = Linear(0.01 * torch.randn(288, 768, generator=torch.Generator().manual_seed(0)))
+    sites = [hook_site(demo_model, name) for name in (read, give)]
+    scores = splice_scores(guess, demo_model, tokens, torch.ones_like(tokens).bool(), sites[0], target_site=sites[1])
+    x = harvest(demo_model, tokens, sites[0])
+
+    def ce(put: torch.Tensor | None) -> float:
+        def hook(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+            return activation if put is None else torch.cat([activation[:, :1], put[:, 1:]], dim=1)
+
+        with torch.no_grad():
+            logits = demo_model.run_with_hooks(tokens, fwd_hooks=[(give, hook)])
+        return float(torch.nn.functional.cross_entropy(logits[0, 1:-1], tokens[0, 2:]))
+
+    expected = [ce(None), ce(x @ guess.weight), ce(torch.zeros(1, tokens.shape[1], 768))]
+    assert [scores.ce_clean, scores.ce_spliced, scores.ce_zero] == pytest.approx(expected, rel=1e-4)
+    acts = sw.ActivationStream(demo_model, texts[:20], read, target_hook_name=give, context_size=32)
+    recovered = acts.ce_loss_recovered(guess)
+    assert recovered == recovered and recovered < 1
+    assert acts.cache(tmp_path / "pairs").ce_loss_recovered(guess) == recovered
