@@ -26,7 +26,7 @@ def main() -> None:
     job = TrainJob.from_toml(parser.parse_args().job)
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         run = job.start(on_metrics=_say)
         job.finish(run)

@@ -22,8 +22,14 @@ HOOK = "blocks.1.hook_resid_post"
 SAME = ("loss", "explained_variance", "l0", "dead_fraction", "deaths", "births", "aux_loss", "tokens", "step")
 SAE = {"d_sae": 256, "k": 4, "aux_k": 16, "dtype": "float64"}
 TRAIN = {"n_tokens": 1600, "dead_window": 200, "aux_every": 2, "n_logs": 8, "lr": 3e-3, "n_evaluations": 2}
-JOBS = ("data-topk", "features-topk", "data-stream", "data-kept", "data-kept_again", "features-kept",
-        "features-kept_again")  # fmt: skip
+ALONE = ("data-topk", "features-topk", "data-stream", "data-jumprelu", "data-relu")
+KEPT = ("data-kept", "data-kept_again", "features-kept", "features-kept_again")
+JOBS = (*ALONE, *KEPT, "data-batchtopk")
+OTHERS: dict[str, dict[str, Any]] = {
+    "jumprelu": {"d_sae": 256, "dtype": "float64"},
+    "relu": {"d_sae": 256, "dtype": "float64"},
+    "batchtopk": SAE,
+}
 """First what is split; `kept` ones write checkpoints, from which their `again` goes on."""
 
 
@@ -41,10 +47,11 @@ def page(folder: Path, name: str, **sae: Any) -> str:
     if "kept" in name:
         train |= {"checkpoint_dir": str(folder / f"{name.removesuffix('_again')}.run"), "checkpoint_every": 400}
         train["keep_last"] = 9
-    split = name.partition("-")[0]
+    split, _, kind = name.partition("-")
+    sae = {"architecture": kind, **OTHERS[kind], **sae} if kind in OTHERS else {**SAE, **sae}
     return (
         f'split = "{split}"\noutput = "{folder / name}.sae"\n[activations]\n{toml(activations)}\n'
-        f"[sae]\n{toml({**SAE, **sae})}\n[train]\n{toml(train)}\n"
+        f"[sae]\n{toml(sae)}\n[train]\n{toml(train)}\n"
     )
 
 
@@ -83,20 +90,32 @@ def check_equal(rows: list[dict[str, float]], expected: list[dict[str, float]]) 
             assert pair[0] == pytest.approx(pair[1], rel=1e-5, abs=1e-12, nan_ok=True), column
 
 
-@pytest.mark.parametrize("name", [name for name in JOBS if "kept" not in name])
+@pytest.mark.parametrize("name", ALONE)
 def test_two_processes_train_the_same_sae_as_one(folder: Path, name: str) -> None:
     alone: list[dict[str, float]] = []
     job = sw.TrainJob.from_toml(folder / f"{name}.toml")
     sae = dataclasses.replace(job, output=None).finish(job.start(on_metrics=alone.append, device="cpu"))
     assert len(alone) == TRAIN["n_logs"]
     check_equal(rows_of(folder, name), alone)
-    assert alone[-1]["dead_fraction"] > 0 and any("aux_loss" in row for row in alone)  # they were put to the test
+    if "topk" in name:  # AuxK was put to the test
+        assert alone[-1]["dead_fraction"] > 0 and any("aux_loss" in row for row in alone)
     weights = torch.load(folder / f"{name}.pt")
     for key, value in sae.state_dict().items():
         assert torch.allclose(weights[key], value, rtol=1e-6, atol=1e-8), key
+    check_copies(folder, name)
+    assert sw.load_sae(folder / f"{name}.sae").cfg.d_sae == 256
+
+
+def check_copies(folder: Path, name: str) -> None:
     first, second = ((folder / f"{name}.{rank}.sha256").read_text() for rank in (0, 1))
     assert first == second
-    assert sw.load_sae(folder / f"{name}.sae").cfg.d_sae == 256
+
+
+def test_where_parts_choose_for_themselves_the_copies_stay_the_same(folder: Path) -> None:
+    check_copies(folder, "data-batchtopk")
+    rows = rows_of(folder, "data-batchtopk")
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["l0"] == pytest.approx(4, abs=0.2)
+    assert 0 < float(torch.load(folder / "data-batchtopk.pt")["threshold"])
 
 
 @pytest.mark.parametrize("split", ["data", "features"])
