@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saewidgets.activations import ActivationStream
+    from saewidgets.activations import ActivationCache, ActivationStream
     from saewidgets.evaluation import Evaluation, evaluate, random_decoder
     from saewidgets.features import FeatureIndex
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, train
+    from saewidgets.training import TrainConfig, TrainingRun, TrainJob, plan, resume_training, train
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -35,6 +35,7 @@ _ROOM_OF = {
     "save_sae": "sae",
     "load_model": "models",
     "load_texts": "models",
+    "ActivationCache": "activations",
     "ActivationStream": "activations",
     "Ablate": "interventions",
     "Add": "interventions",
@@ -42,7 +43,10 @@ _ROOM_OF = {
     "Scale": "interventions",
     "steering": "interventions",
     "TrainConfig": "training",
+    "TrainJob": "training",
     "TrainingRun": "training",
+    "plan": "training",
+    "resume_training": "training",
     "train": "training",
     "FeatureIndex": "features",
     "Evaluation": "evaluation",
@@ -58,6 +62,7 @@ _ROOM_OF = {
 __all__ = [
     "SAE",
     "Ablate",
+    "ActivationCache",
     "ActivationStream",
     "Add",
     "Clamp",
@@ -71,13 +76,16 @@ __all__ = [
     "SteeringPanel",
     "TokenHeatmap",
     "TrainConfig",
+    "TrainJob",
     "TrainingMonitor",
     "TrainingRun",
     "evaluate",
     "load_model",
     "load_sae",
     "load_texts",
+    "plan",
     "random_decoder",
+    "resume_training",
     "save_sae",
     "steering",
     "train",

@@ -5,6 +5,7 @@ Everything that runs the language model to get activations goes through here, an
 
 from __future__ import annotations
 
+from saewidgets.activations.cache import ActivationCache
 from saewidgets.activations.contexts import Contexts, pack
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite, check_fits, hook_site
@@ -12,6 +13,7 @@ from saewidgets.activations.splice import SpliceScores, splice_scores
 from saewidgets.activations.stream import ActivationStream
 
 __all__ = [
+    "ActivationCache",
     "ActivationStream",
     "Contexts",
     "HookSite",

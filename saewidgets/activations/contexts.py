@@ -6,18 +6,20 @@ of a document's last context is padding that the mask leaves out. So no token ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from saewidgets.activations.sources import Texts as Texts
+from saewidgets.activations.sources import documents
 from saewidgets.models.tokens import bos_id, check_ids, encode
 
-Texts = Any
-"""A list of strings, a list of token id arrays, a 2-D array of token ids, or a Hugging Face dataset."""
+_AT_ONCE, _CHARACTERS_AT_ONCE = 256, 1 << 22  # documents, and characters of them, that are tokenised together
 
 
 @dataclass(frozen=True)
@@ -38,33 +40,52 @@ class Contexts:
         return Contexts(self.tokens[which], self.mask[which], self.doc[which])
 
 
-def pack(model: Any, texts: Texts, context_size: int, prepend_bos: bool = True) -> Contexts:
+def pack(
+    model: Any,
+    texts: Texts,
+    context_size: int,
+    prepend_bos: bool = True,
+    max_texts: int | None = None,
+    max_tokens: int | None = None,
+) -> Contexts:
     """Cut texts into contexts of `context_size` tokens, BOS included.
 
+    The texts are read one after the other and only their token ids are kept, 8 bytes a token.
+
     Args:
-        texts: A list of strings, a list of token id arrays (or a 2-D array), or a Hugging Face dataset with a
-            "text", "input_ids" or "tokens" column. Documents without tokens are left out.
+        texts: See `sources.documents`. Documents without tokens are left out.
         prepend_bos: Begin every context with BOS (a document's own leading BOS is not doubled).
+        max_texts: Documents to read at most; all by default.
+        max_tokens: Tokens of text (BOS not counted) to read at most; the last document is cut there.
 
     Raises:
         TypeError: a single string, or something else that is no list of texts.
-        ValueError: no text at all, a context size that the model cannot hold, token ids out of range.
+        ValueError: no text at all, a context size that the model cannot hold, token ids out of range, a bound below 1.
+        FileNotFoundError: no such text file.
     """
     n_ctx = int(model.cfg.n_ctx)
     if not 1 + prepend_bos <= context_size <= n_ctx:
         raise ValueError(
             f"context_size={context_size} does not fit: {model.cfg.model_name!r} reads 2 to {n_ctx} tokens at once."
         )
+    for name, bound in (("max_texts", max_texts), ("max_tokens", max_tokens)):
+        if bound is not None and bound < 1:
+            raise ValueError(f"{name}={bound} is not possible; it must be at least 1, or None for all.")
     bos = bos_id(model) if prepend_bos else None
     room = context_size - (bos is not None)
-    documents = _ids_of(model, texts)
     pieces: list[np.ndarray] = []
     doc: list[int] = []
-    for index, ids in enumerate(documents):
+    left = max_tokens
+    for index, ids in enumerate(_ids_of(model, documents(texts, max_texts, bounded=max_tokens is not None))):
         if bos is not None and len(ids) and ids[0] == bos:
             ids = ids[1:]
+        ids = ids[:left]
         pieces += [ids[start : start + room] for start in range(0, len(ids), room)]
         doc += [index] * -(-len(ids) // room)
+        if left is not None:
+            left -= len(ids)
+            if left <= 0:
+                break
     if not pieces:
         raise ValueError("The texts are empty: they give no tokens. Pass at least one text that says something.")
     # the padding comes after the text and no token attends to what follows it, so any id of the model will do
@@ -78,44 +99,40 @@ def pack(model: Any, texts: Texts, context_size: int, prepend_bos: bool = True) 
     return Contexts(torch.from_numpy(tokens), torch.from_numpy(mask), torch.tensor(doc))
 
 
-def _ids_of(model: Any, texts: Texts) -> Sequence[np.ndarray]:
-    documents = _documents(texts)
-    if all(isinstance(document, str) for document in documents):
-        return [np.asarray(ids, dtype=np.int64) for ids in encode(model, documents)]
-    if any(isinstance(document, str) for document in documents):
-        raise TypeError("The texts are partly strings and partly token ids. Pass one kind.")
+def _ids_of(model: Any, source: Iterator[Any]) -> Iterator[np.ndarray]:
+    """Token ids of each document, a few documents at a time."""
+    first = next(source)
+    strings = isinstance(first, str)
+    for some in _groups(chain([first], source)):
+        if any(isinstance(document, str) != strings for document in some):
+            raise TypeError("The texts are partly strings and partly token ids. Pass one kind.")
+        if strings:
+            yield from (np.asarray(ids, dtype=np.int32) for ids in encode(model, some))
+        else:
+            yield from (_checked(model, document) for document in some)
+
+
+def _checked(model: Any, document: Any) -> np.ndarray:
     try:
-        arrays = [np.asarray(document).reshape(-1) for document in documents]
-        if not all(array.dtype.kind in "iu" or array.size == 0 for array in arrays):
-            raise ValueError
-        flat = np.concatenate([array.astype(np.int64) for array in arrays])
+        ids = np.asarray(document).reshape(-1)
+        if not (ids.dtype.kind in "iu" or ids.size == 0):
+            raise TypeError
     except (ValueError, TypeError):
         raise TypeError(
-            f"A text is a string or an array of token ids; the first one given is a {type(documents[0]).__name__}."
+            f"A text is a string or an array of token ids; this one is a {type(document).__name__} that is neither."
         ) from None
-    check_ids(model, torch.from_numpy(flat))
-    return [array.astype(np.int64) for array in arrays]
+    check_ids(model, torch.from_numpy(ids.astype(np.int64)))
+    return ids.astype(np.int32)
 
 
-def _documents(texts: Texts) -> list[Any]:
-    if isinstance(texts, str):
-        raise TypeError("Expected a list of texts, got one string. Put it into a list: [text].")
-    columns = getattr(texts, "column_names", None)
-    if isinstance(columns, list):
-        column = next((name for name in ("text", "input_ids", "tokens") if name in columns), None)
-        if column is None:
-            raise ValueError(
-                f"The dataset has no column 'text', 'input_ids' or 'tokens', only {', '.join(columns)}. "
-                "Pass the list of one column."
-            )
-        texts = (row[column] for row in texts)
-    if isinstance(texts, Tensor):
-        texts = texts.detach().cpu().numpy()
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"Expected a list of texts, got {type(texts).__name__}.")
-    listed = [text.detach().cpu().numpy() if isinstance(text, Tensor) else text for text in texts]
-    if not listed:
-        raise ValueError("The list of texts is empty. Pass at least one text, such as sw.load_texts().")
-    if all(np.ndim(item) == 0 and not isinstance(item, str) for item in listed):
-        return [listed]  # one flat array of token ids
-    return listed
+def _groups(source: Iterator[Any]) -> Iterator[list[Any]]:
+    group: list[Any] = []
+    size = 0
+    for document in source:
+        group.append(document)
+        size += len(document) if isinstance(document, str) else 0
+        if len(group) == _AT_ONCE or size > _CHARACTERS_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

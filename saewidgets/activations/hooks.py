@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def hook_site(model: Any, hook_name: str) -> HookSite:
 def _probe(model: Any, hook_name: str) -> HookSite:
     point = hook_point(model, hook_name)
     tokens = torch.arange(_PROBE, device=device_of(model))[None] % model.cfg.d_vocab
-    found = capture(model, tokens, hook_name)
+    (found,) = capture(model, tokens, hook_name)
     if found is None:
         raise ValueError(
             f"The hook {hook_name!r} never fires in {model.cfg.model_name!r}. TransformerLens switches some hooks on "
@@ -71,22 +72,30 @@ def _probe(model: Any, hook_name: str) -> HookSite:
     return HookSite(hook_name, layer, found.shape[2:].numel(), stop, found.ndim == 4)
 
 
-def capture(model: Any, tokens: Tensor, hook_name: str) -> Tensor | None:
-    """The activation at a hook for `tokens` [batch, pos], in the hook's own shape; None if it never fires.
+def capture(model: Any, tokens: Tensor, *hook_names: str) -> list[Tensor | None]:
+    """The activation at each hook for `tokens` [batch, pos], in the hook's own shape; None if it never fires.
 
-    The forward ends right there: nothing behind the hook is computed.
+    One forward, which ends at the last of the hooks: nothing behind it is computed.
     """
     from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
-    seen: list[Tensor] = []
+    seen: dict[str, Tensor] = {}
+    wanted = set(hook_names)
 
-    def stop(activation: Tensor, hook: Any) -> None:
-        seen.append(activation)
-        raise StopAtLayerException(activation)
+    def look(name: str) -> Callable[..., None]:
+        def hook(activation: Tensor, hook: Any) -> None:
+            if len(seen.keys() | {name}) < len(wanted):
+                # the forward goes on, and may write into its own tensors
+                seen[name] = activation.clone() if isinstance(activation, Tensor) else activation
+                return
+            seen[name] = activation
+            raise StopAtLayerException(activation)
 
-    with torch.no_grad(), lock_of(model), forward_hooks(model, [(hook_name, stop)]):
+        return hook
+
+    with torch.no_grad(), lock_of(model), forward_hooks(model, [(name, look(name)) for name in sorted(wanted)]):
         model(tokens)
-    return seen[0] if seen else None
+    return [seen.get(name) for name in hook_names]
 
 
 def check_fits(sae: SAE, model: Any, hook_name: str | None = None) -> HookSite:

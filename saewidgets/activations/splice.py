@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite
 from saewidgets.activations.resume import run_halfway, run_on
 from saewidgets.models.tokens import device_of
@@ -51,7 +52,13 @@ def recovered(clean: float, spliced: float, zero: float) -> float:
 
 @torch.no_grad()
 def splice_scores(
-    sae: SAE, model: Any, tokens: Tensor, mask: Tensor, site: HookSite, on_vectors: Look | None = None
+    sae: SAE,
+    model: Any,
+    tokens: Tensor,
+    mask: Tensor,
+    site: HookSite,
+    on_vectors: Look | None = None,
+    target_site: HookSite | None = None,
 ) -> SpliceScores:
     """Score an SAE by the model's own loss.
 
@@ -63,6 +70,7 @@ def splice_scores(
             counted.
         on_vectors: Called with the spliced vectors `[k, d_in]`, their reconstruction, and the values and indices of
             the active features, batch after batch: other scores of the same pass.
+        target_site: For a transcoder, where its prediction takes the activation's place; it reads at `site`.
 
     Raises:
         ValueError: nothing to score.
@@ -84,17 +92,20 @@ def splice_scores(
         batch, where = tokens[some, :width].to(device), spliced_at[some, :width].to(device)
         if not bool(where.any()):
             continue
-        halfway = run_halfway(model, batch, site)
-        vectors = halfway.vectors[where].float()
+        halfway = run_halfway(model, batch, target_site or site)
+        read = halfway.vectors if target_site is None else harvest(model, batch, site)
+        vectors = read[where].float()
         values, indices = sae.encode_sparse(vectors)
-        reconstruction = sae.decode_sparse(values, indices).to(device)
+        reconstruction = sae.decode_sparse(values, indices, vectors).to(device)
         if on_vectors is not None:
             on_vectors(vectors, reconstruction, values, indices)
         scored = where[:, :-1] & mask[some, 1:width].to(device)
         targets = batch[:, 1:][scored]
         clean = _log_probs(halfway.logits, scored)
-        spliced = _log_probs(run_on(model, halfway, replace_at(site, where, reconstruction)), scored)
-        zero = _log_probs(run_on(model, halfway, replace_at(site, where, torch.zeros_like(vectors))), scored)
+        spliced = _log_probs(run_on(model, halfway, replace_at(halfway.site, where, reconstruction)), scored)
+        zero = _log_probs(
+            run_on(model, halfway, replace_at(halfway.site, where, torch.zeros_like(reconstruction))), scored
+        )
         ce = [functional.nll_loss(scores, targets, reduction="sum") for scores in (clean, spliced, zero)]
         kl = functional.kl_div(spliced, clean, log_target=True, reduction="sum")
         total += torch.stack([*ce, kl]).cpu().double()

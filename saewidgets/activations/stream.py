@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saewidgets.activations.contexts import Contexts, Texts, pack
-from saewidgets.activations.harvest import harvest
+from saewidgets.activations.blocks import Batch, Blocks, Memory, generator
+from saewidgets.activations.contexts import Contexts, pack
+from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
+from saewidgets.activations.sources import Texts
 from saewidgets.activations.splice import splice_scores
 from saewidgets.models.lock import share
-from saewidgets.models.tokens import device_of
+from saewidgets.models.tokens import device_of, fingerprint
+from saewidgets.progress import Report
 from saewidgets.sae.config import SAEMetadata
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from saewidgets.activations.cache import ActivationCache
     from saewidgets.sae.sae import SAE
 
 _HELD_OUT_SHARE, _HELD_OUT_MOST, _HELD_OUT_FROM = 0.02, 64, 10
@@ -30,6 +36,9 @@ class ActivationStream:
     `block_batches` batches is shuffled as a whole, so `batches(epoch, start)` gives exactly what skipping would. A
     block larger than the text becomes the text. What is left of an epoch behind its last whole batch is dropped;
     it is another part of the text in every epoch.
+
+    With a `target_hook_name` the batches are pairs (x `[batch_size, d_in]`, target `[batch_size, d_out]`), both read in
+    one forward at the same tokens: what a transcoder is trained on.
 
     Documents never share a context (see `contexts.pack`). The last 2% of the contexts, at most 64, are held out.
     """
@@ -46,12 +55,20 @@ class ActivationStream:
         block_batches: int = 50,
         exclude_positions: Sequence[int] = (0,),
         prepend_bos: bool = True,
+        target_hook_name: str | None = None,
+        max_texts: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
         """Cut the texts into contexts; nothing is run but a forward of a few tokens.
 
+        The texts are read here, once, and kept as token ids (8 bytes a token). So a streaming dataset is read as far
+        as `max_texts` or `max_tokens` say, and that part is then a known text like any other.
+
         Args:
             model: A `TransformerBridge`.
-            texts: A list of strings, of token id arrays, or a Hugging Face dataset.
+            texts: A list of strings, the `Path` of a text file (`<|endoftext|>` between documents, else blank lines),
+                a Hugging Face dataset (a streaming one needs a bound), token ids as a list of arrays or as one array
+                (numpy or torch, a row a document).
             hook_name: A residual stream, mlp_out, attn_out or z hook; z is flattened to heads * d_head.
             context_size: Tokens per context, BOS included.
             batch_size: Activation vectors per batch.
@@ -60,10 +77,14 @@ class ActivationStream:
             block_batches: Fewest batches that are held in memory and shuffled together.
             exclude_positions: Positions in the context that are left out; position 0 is an outlier in most models.
             prepend_bos: Begin every context with BOS.
+            target_hook_name: A second hook, of which the batches hold the vectors too.
+            max_texts: Documents to read at most.
+            max_tokens: Tokens of text to read at most; the last document is cut there.
 
         Raises:
             ValueError: an unknown hook, a context size that does not fit, no text, or text so short that no
                 activation vector comes out of it.
+            FileNotFoundError: no such text file.
         """
         share(model)
         if contexts_per_forward is None:
@@ -78,6 +99,7 @@ class ActivationStream:
                 raise ValueError(f"{name}={number} is not possible; it must be at least 1.")
         self.model = model
         self.site = hook_site(model, hook_name)
+        self.target_site = None if target_hook_name is None else hook_site(model, target_hook_name)
         self.batch_size = batch_size
         self.seed = seed
         self.context_size = context_size
@@ -85,7 +107,7 @@ class ActivationStream:
         self.excluded_positions = tuple(exclude_positions)
         self.contexts_per_forward = contexts_per_forward
         self.block_batches = block_batches
-        packed = pack(model, texts, context_size, prepend_bos)
+        packed = pack(model, texts, context_size, prepend_bos, max_texts, max_tokens)
         cut = _cut(packed)
         self._contexts, self._held_out = packed[:cut], packed[cut:]
         counts = self._wanted(self._contexts.mask).sum(1)
@@ -108,6 +130,16 @@ class ActivationStream:
         return self.site.d_in
 
     @property
+    def target_hook_name(self) -> str | None:
+        """The hook the targets are from; None if the batches are no pairs."""
+        return None if self.target_site is None else self.target_site.hook_name
+
+    @property
+    def d_out(self) -> int:
+        """The width of what an SAE trained on this has to give: of a target, else of a vector itself."""
+        return (self.target_site or self.site).d_in
+
+    @property
     def n_vectors(self) -> int:
         """Activation vectors in the text, held-out contexts not counted."""
         return int(self._counts.sum())
@@ -115,11 +147,17 @@ class ActivationStream:
     @property
     def n_batches(self) -> int:
         """Batches in one epoch; a text that does not fill one gives a single smaller batch."""
-        return max(1, self.n_vectors // self.batch_size)
+        return self.blocks.n_batches
+
+    @property
+    def held_out(self) -> Contexts:
+        """The contexts that are not streamed and have something to score; none if the text is very short."""
+        mask = self._held_out.mask
+        return self._held_out[(self._wanted(mask)[:, :-1] & mask[:, 1:]).any(1)]
 
     @property
     def held_out_tokens(self) -> Tensor:
-        """Tokens `[n, context_size]` of the contexts that are not streamed; none if the text is very short."""
+        """Tokens `[n, context_size]` of the contexts that are not streamed."""
         return self._held_out.tokens
 
     @property
@@ -133,68 +171,119 @@ class ActivationStream:
             prepend_bos=self.prepend_bos,
             weights_processing="compatibility_mode" if processed else "none",
             excluded_positions=self.excluded_positions,
+            extra={} if self.target_site is None else {"target_hook_name": self.target_hook_name},
         )
 
     def __len__(self) -> int:
         return self.n_batches
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         return self.batches()
 
     def __repr__(self) -> str:
+        target = "" if self.target_site is None else f"to {self.target_hook_name!r}, d_out={self.d_out}, "
         return (
-            f"ActivationStream({self.hook_name!r}, d_in={self.d_in}, {self.n_vectors:,} vectors in "
+            f"ActivationStream({self.hook_name!r}, d_in={self.d_in}, {target}{self.n_vectors:,} vectors in "
             f"{self.n_batches:,} batches of {self.batch_size}, context_size={self.context_size}, seed={self.seed})"
         )
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
+    def fingerprints(self) -> dict[str, str]:
+        """Everything that decides the bits of the batches, by name: short values as they are, long ones as sha256.
+
+        A run that is taken up again compares them one by one, so that it can say what differs.
+        """
+        digest = hashlib.sha256()
+        for part in (self._contexts, self._held_out):
+            for tensor in (part.tokens, part.mask, part.doc):
+                digest.update(str(tuple(tensor.shape)).encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return {
+            "texts": digest.hexdigest(),
+            "model weights": fingerprint(self.model),
+            "hook_name": self.hook_name,
+            "target_hook_name": str(self.target_hook_name),
+            "context_size": str(self.context_size),
+            "batch_size": str(self.batch_size),
+            "seed": str(self.seed),
+            "prepend_bos": str(self.prepend_bos),
+            "exclude_positions": str(self.excluded_positions),
+            "block_batches": str(self.block_batches),
+            "contexts_per_forward": str(self.contexts_per_forward),
+            "device": device_of(self.model).type,
+        }
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on; the same tensors that skipping would give.
 
         Raises:
             ValueError: `start` is not a batch of the epoch.
         """
-        if not 0 <= start <= self.n_batches:
-            raise ValueError(f"start={start} is out of range: an epoch has batches 0 to {self.n_batches - 1}.")
-        return self._batches(epoch, start)
+        self.blocks.check(start)
+        return self.blocks.batches(epoch, start, self.memory(self.blocks.rows), self.fill)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        order = torch.randperm(len(self._contexts), generator=_generator(self.seed, epoch))
+    def cache(
+        self,
+        path: str | Path,
+        dtype: str = "float16",
+        shard_vectors: int | None = None,
+        on_progress: Report | None = None,
+    ) -> ActivationCache:
+        """Write every vector of the text to a folder, once, and open it; see `ActivationCache`.
+
+        It takes n_vectors * d_in * (2 bytes, or 4 for float32) of disk. What was interrupted is taken up where it
+        ended; a folder that holds this cache already is opened.
+
+        Args:
+            path: The folder; made if it is not there.
+            dtype: "float16", "bfloat16" or "float32".
+            shard_vectors: Vectors in one file, and so in memory at once; by default what fits into 128 MB.
+            on_progress: Called with a phase and the share done; by default a bar is shown under IPython.
+
+        Raises:
+            FileExistsError: the folder holds something else.
+            ValueError: an unknown dtype, or vectors that are not finite (in float16: larger than 65,504).
+        """
+        from saewidgets.activations.cache_writing import write_cache
+
+        return write_cache(self, path, dtype, shard_vectors, on_progress)
+
+    @property
+    def blocks(self) -> Blocks:
+        """How an epoch is cut into batches."""
+        return Blocks(self.n_vectors, self.batch_size, self.block_batches, self.seed)
+
+    def memory(self, rows: int) -> Memory:
+        """Room for so many vectors, and their targets, on the model's device."""
+        sites = [self.site] if self.target_site is None else [self.site, self.target_site]
+        return tuple(torch.empty(rows, site.d_in, device=device_of(self.model)) for site in sites)
+
+    def fill(self, epoch: int, memory: Memory, low: int, high: int, share: tuple[int, int] = (0, 1)) -> None:
+        """Vectors number `low` to `high` of an epoch's permuted text into the first rows of `memory`.
+
+        `share` (i, n): only every n-th forward is run, from number i on, and other rows are left as they are: n
+        processes fill a block together.
+        """
+        order = torch.randperm(len(self._contexts), generator=generator(self.seed, epoch))
         ends = self._counts[order].cumsum(0)
-        n_blocks = max(1, self.n_batches // self.block_batches)
-        bounds = [block * self.n_batches // n_blocks for block in range(n_blocks + 1)]
-        rows = max(b - a for a, b in zip(bounds, bounds[1:], strict=False)) * self.batch_size
-        memory = torch.empty(min(rows, self.n_vectors), self.d_in, device=device_of(self.model))
-        for block in range(n_blocks):
-            first, last = bounds[block], bounds[block + 1]
-            if last <= start:
-                continue
-            low, high = first * self.batch_size, min(last * self.batch_size, self.n_vectors)
-            self._fill(memory, order, ends, low, high)
-            mixed = torch.randperm(high - low, generator=_generator(self.seed, epoch, block)).to(memory.device)
-            for batch in range(max(first, start), last):
-                where = mixed[(batch - first) * self.batch_size : (batch - first + 1) * self.batch_size]
-                yield memory[where]
-
-    def _fill(self, memory: Tensor, order: Tensor, ends: Tensor, low: int, high: int) -> None:
-        """Vectors number `low` to `high` of the permuted text into the first rows of `memory`."""
         first = int(torch.searchsorted(ends, low, right=True))
         last = int(torch.searchsorted(ends, high)) + 1
         chosen = order[first:last]
         starts = ends[first:last] - self._counts[chosen] - low  # row of each context's first vector
         tokens, mask = self._contexts.tokens[chosen], self._contexts.mask[chosen]
         lengths = mask.sum(1)
+        sites = [self.site] if self.target_site is None else [self.site, self.target_site]
         # contexts of like length share a forward, cut to the longest of them: padding costs next to nothing
         by_length = torch.argsort(lengths, descending=True, stable=True)
-        for some in by_length.split(self.contexts_per_forward):
+        for some in by_length.split(self.contexts_per_forward)[share[0] :: share[1]]:
             width = int(lengths[some[0]])
-            found = harvest(self.model, tokens[some, :width], self.site)
             wanted = self._wanted(mask[some, :width])
             rows = (starts[some, None] + wanted.cumsum(1) - 1)[wanted]
-            inside = (rows >= 0) & (rows < high - low)  # a context on a block's border belongs to both
-            vectors = found[wanted.to(found.device)]
-            if not bool(inside.all()):
-                rows, vectors = rows[inside], vectors[inside.to(vectors.device)]
-            memory[rows.to(memory.device)] = vectors.to(memory.dtype)
+            # where they stand in the forward; a context on a block's border belongs to both blocks
+            places = wanted.flatten().nonzero().squeeze(1)[(rows >= 0) & (rows < high - low)]
+            rows = rows[(rows >= 0) & (rows < high - low)]
+            for found, kept in zip(harvest_all(self.model, tokens[some, :width], sites), memory, strict=True):
+                vectors = found.flatten(0, 1).index_select(0, places.to(found.device))
+                kept.index_copy_(0, rows.to(kept.device), vectors.to(kept.dtype))
 
     def _wanted(self, mask: Tensor) -> Tensor:
         wanted = mask.clone()
@@ -202,10 +291,14 @@ class ActivationStream:
         return wanted
 
     def ce_loss_recovered(self, sae: SAE) -> float:
-        """CE loss recovered by an SAE on the held-out contexts; NaN if the text was too short to hold any out."""
-        if len(self._held_out) == 0 or int(self._wanted(self._held_out.mask)[:, :-1].sum()) == 0:
+        """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.
+
+        NaN if the text was too short to hold any out.
+        """
+        kept = self.held_out
+        if not len(kept):
             return float("nan")
-        scores = splice_scores(sae, self.model, self._held_out.tokens, self._held_out.mask, self.site)
+        scores = splice_scores(sae, self.model, kept.tokens, kept.mask, self.site, target_site=self.target_site)
         return scores.ce_loss_recovered
 
 
@@ -219,8 +312,3 @@ def _cut(contexts: Contexts) -> int:
     while fresh < n and contexts.doc[fresh] == contexts.doc[fresh - 1]:
         fresh += 1
     return fresh if fresh < n else cut
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    digest = hashlib.sha256(":".join(map(str, numbers)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -5,15 +5,26 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from saewidgets.sae.architectures import get_architecture
+from saewidgets.sae.architectures import Architecture, get_architecture
 
 T = TypeVar("T")
 
-DTYPES = ("float32", "float64")
+CHOICES = {
+    "dtype": ("float32", "float64"),
+    "normalize": ("none", "expected_norm", "unit_norm", "constant_norm", "layer_norm"),
+    "init_b_dec": ("mean", "geometric_median", "zeros"),
+    "activation": ("relu", "linear", "sigmoid"),
+    "penalty": ("step", "tanh"),
+}
+"""What options with a few possible values may be."""
+
+SHARED = frozenset({"d_in", "d_sae", "architecture", "dtype", "normalize", "init_b_dec", "seed"})
+"""Options that every architecture reads."""
 
 
 def strict(cls: type[T]) -> type[T]:
@@ -47,8 +58,9 @@ def check_count(owner: str, name: str, value: Any) -> None:
 class SAEConfig:
     """The shape and the sparsity rule of a sparse autoencoder.
 
-    Raises ValueError for values out of range (k > d_sae among them) and for an unknown architecture, and
-    TypeError for a keyword it does not have.
+    Beside the first three, each option belongs to the architectures named in its description; given to another one,
+    it is refused. Raises ValueError for that, for values out of range (k > d_sae among them) and for an unknown
+    architecture, and TypeError for a keyword it does not have.
     """
 
     d_in: int
@@ -61,13 +73,54 @@ class SAEConfig:
     """Name of a registered architecture, see `saewidgets.sae.architectures`."""
 
     k: int = 32
-    """Features active for each vector (topk)."""
+    """Features active for each vector: exactly (topk, abstopk, transcoder, skip_transcoder), at most
+    (matching_pursuit), or on average over a batch (batchtopk, matryoshka)."""
 
     aux_k: int | None = None
-    """Dead features that AuxK uses for each vector; None is d_in / 2 (Gao et al. 2024), at most d_sae."""
+    """Dead features that AuxK uses for each vector (topk, batchtopk, matryoshka, abstopk, transcoder,
+    skip_transcoder); None is d_in / 2 (Gao et al. 2024), at most d_sae."""
 
     aux_coefficient: float = 1 / 32
-    """Weight of the AuxK loss beside the reconstruction loss (Gao et al. 2024: 1/32); 0 turns AuxK off."""
+    """Weight of the AuxK loss beside the reconstruction loss (Gao et al. 2024: 1/32); 0 turns AuxK off. Of those that
+    read `aux_k`."""
+
+    multi_k: int | None = None
+    """Features of a second reconstruction that is trained too, above k, usually 4 k (topk); None: no second one."""
+
+    sparsity_coefficient: float | None = None
+    """Weight of the sparsity penalty beside the squared error per component (relu, relu_kl, jumprelu, gated,
+    p_anneal); None is the architecture's own. 0 penalises nothing."""
+
+    target_rate: float = 0.02
+    """Share of the vectors that each feature is to be active in (relu_kl)."""
+
+    penalty: str = "step"
+    """What is counted as active (jumprelu): "step", or "tanh" of the activation."""
+
+    bandwidth: float = 0.5
+    """Width, in units of the preactivation, of the window about the threshold that its gradient comes from
+    (jumprelu); of the logistic slope about 0 (relu_kl)."""
+
+    p_final: float = 0.2
+    """The power that the penalty on the activations ends with, having begun with 1 (p_anneal)."""
+
+    matryoshka_widths: tuple[int, ...] | None = None
+    """How many of the first features each nested dictionary has, in ascending order, the last one d_sae (matryoshka);
+    None is d_sae / 16, / 8, / 4, / 2 and d_sae."""
+
+    activation: str = "relu"
+    """What the encoder applies (dense): "relu", "linear" or "sigmoid"."""
+
+    d_out: int | None = None
+    """Size of the vectors that are predicted (transcoder, skip_transcoder); None is d_in."""
+
+    normalize: str = "expected_norm"
+    """How the input is brought to size. By one factor: "none", or "expected_norm", which makes the mean length
+    sqrt(d_in) and is folded into the weights when the SAE is saved. Each vector by itself: "unit_norm" to length 1,
+    "constant_norm" to length sqrt(d_in), "layer_norm" to mean 0 and standard deviation 1."""
+
+    init_b_dec: str = "mean"
+    """What b_dec begins with: the "mean" of the first vectors, their "geometric_median", or "zeros"."""
 
     dtype: str = "float32"
     """Type that the weights are kept and computed in: float32 or float64."""
@@ -78,14 +131,57 @@ class SAEConfig:
     def __post_init__(self) -> None:
         check_count("SAEConfig", "d_in", self.d_in)
         check_count("SAEConfig", "d_sae", self.d_sae)
-        if self.aux_k is None:
+        architecture = get_architecture(self.architecture)
+        self._refuse_unread(architecture)
+        self._fill_in(architecture)
+        for name in ("aux_k", "multi_k", "d_out"):
+            if getattr(self, name) is not None:
+                check_count("SAEConfig", name, getattr(self, name))
+        for name in ("aux_coefficient", "sparsity_coefficient"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"SAEConfig: {name} must be 0 or more, got {value!r}.")
+        for name in ("target_rate", "p_final"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"SAEConfig: {name} must be above 0 and at most 1, got {getattr(self, name)!r}.")
+        if not 0 < self.bandwidth < math.inf:
+            raise ValueError(f"SAEConfig: bandwidth must be above 0, got {self.bandwidth!r}.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"SAEConfig: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        architecture.validate(self)
+
+    def _refuse_unread(self, architecture: Architecture) -> None:
+        """An option that would be ignored is refused, unless it is the default."""
+        if architecture.reads is None:
+            return
+        readable = SHARED | architecture.reads
+        for option in dataclasses.fields(self):
+            if option.name not in readable and getattr(self, option.name) != option.default:
+                raise ValueError(
+                    f"SAEConfig: the architecture {architecture.name!r} does not use {option.name} "
+                    f"(got {getattr(self, option.name)!r}). Leave it out, or choose another architecture; "
+                    f"this one uses {', '.join(sorted(architecture.reads)) or 'none of the special options'}."
+                )
+
+    def _fill_in(self, architecture: Architecture) -> None:
+        """Values that depend on others, where None was given."""
+
+        def reads(name: str) -> bool:
+            return architecture.reads is None or name in architecture.reads
+
+        if self.aux_k is None and reads("aux_k"):
             object.__setattr__(self, "aux_k", min(max(self.d_in // 2, 1), self.d_sae))
-        check_count("SAEConfig", "aux_k", self.aux_k)
-        if not self.aux_coefficient >= 0:
-            raise ValueError(f"SAEConfig: aux_coefficient must be 0 or more, got {self.aux_coefficient!r}.")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"SAEConfig: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
-        get_architecture(self.architecture).validate(self)
+        if self.sparsity_coefficient is None:
+            object.__setattr__(self, "sparsity_coefficient", architecture.default_sparsity(self))
+        if self.d_out is None and architecture.predicts_target:
+            object.__setattr__(self, "d_out", self.d_in)
+        if reads("matryoshka_widths"):
+            widths = self.matryoshka_widths
+            if widths is None and architecture.reads is not None:
+                widths = tuple(sorted({max(1, self.d_sae // share) for share in (16, 8, 4, 2, 1)}))
+            # a file gives a list
+            object.__setattr__(self, "matryoshka_widths", widths if widths is None else tuple(widths))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,17 +1,19 @@
-"""Sparse codes and their gradients, without a [batch, d_sae] tensor after the top-k.
+"""Sparse codes and their gradients, without a [batch, d_sae] tensor after the selection.
 
-A code of n vectors with k active features each is a pair (values [n, k], indices [n, k]). Decoding sums k
-rows of W_dec for each vector; the weight gradients sum, for each feature, the vectors it was active in. Both
-are `embedding_bag`: the second one over the code sorted by feature. Only the encoder's matrix product is
-dense, and it is taken in chunks of rows: its [chunk, d_sae] result is all that ever exists of the
-preactivations.
+A code is sparse: it holds a number only where a feature is active in a vector. `Places` says where that is; the
+numbers lie beside it, one a place. Decoding sums rows of W_dec over the places of each vector; the weight gradients
+sum, for each feature, the vectors it was active in. Both are `embedding_bag`: the second one over the places sorted
+by feature. Only the encoder's matrix product is dense, and it is taken in chunks of rows: its [chunk, d_sae] result
+is all that ever exists of the preactivations (see `saewidgets.sae.selection`).
 
-`encode_topk` and `decode` are differentiable in the weights (checked against dense autograd in float64). Both
+`encode_topk`, `preactivations_at` and `decode` are differentiable (checked against dense autograd in float64). All
 run on any device; sums have a fixed order on a CPU, so equal seeds give equal bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,104 +24,165 @@ CHUNK_ELEMENTS = 1 << 23
 """Preactivations held at once: 1024 rows of 8192 features. Half of it slows the matrix product by 12%."""
 
 
-def topk_code(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """relu(top-k of (x - b_dec) W_enc + b_enc): values [n, k] and int64 indices [n, k], in no set order."""
+class Places:
+    """Where a code is active: place p belongs to vector `rows[p]` and feature `features[p]`, both [places].
+
+    The places of one vector lie together, in the order of the vectors; those of vector i begin at `starts[i]`.
+    """
+
+    def __init__(self, rows: Tensor, features: Tensor, starts: Tensor, d_sae: int) -> None:
+        self.rows, self.features, self.starts, self.d_sae = rows, features, starts, d_sae
+
+    @classmethod
+    def even(cls, indices: Tensor, d_sae: int) -> Places:
+        """Those of a code with k features for each vector, indices [n, k]."""
+        n, k = indices.shape
+        vectors = torch.arange(n, device=indices.device)
+        return cls(vectors.repeat_interleave(k), indices.reshape(-1), vectors * k, d_sae)
+
+    @classmethod
+    def uneven(cls, rows: Tensor, features: Tensor, n: int, d_sae: int) -> Places:
+        """Those of n vectors with any number of features each; `rows` ascends."""
+        return cls(rows, features, torch.searchsorted(rows, torch.arange(n, device=rows.device)), d_sae)
+
+    @property
+    def n(self) -> int:
+        """Number of vectors."""
+        return self.starts.shape[0]
+
+    @cached_property
+    def by_feature(self) -> tuple[Tensor, Tensor]:
+        """The order that sorts the places by feature [places], and where each feature's begin in it [d_sae]."""
+        features, order = torch.sort(self.features, stable=True)
+        return order, torch.searchsorted(features, torch.arange(self.d_sae, device=features.device))
+
+    def sum_by_vector(self, weights: Tensor, per_feature: Tensor) -> Tensor:
+        """For each vector, the sum of weights[p] * per_feature[feature of p]: [n, d] from [d_sae, d]."""
+        return F.embedding_bag(
+            self.features, per_feature, self.starts, mode="sum", per_sample_weights=weights.reshape(-1)
+        )
+
+    def sum_by_feature(self, weights: Tensor, per_vector: Tensor) -> Tensor:
+        """For each feature, the sum of weights[p] * per_vector[row of p]: [d_sae, d] from [n, d]."""
+        order, starts = self.by_feature
+        return F.embedding_bag(
+            self.rows[order],
+            per_vector.contiguous(),
+            starts,
+            mode="sum",
+            per_sample_weights=weights.reshape(-1)[order],
+        )
+
+    def dot(self, per_vector: Tensor, per_feature: Tensor) -> Tensor:
+        """per_vector[row of p] . per_feature[feature of p]: [places], without storing gathered rows."""
+        return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            per_vector.contiguous(), per_feature.contiguous(), self.features, self.starts, self.rows, 0, -1
+        )
+
+    def count(self, weights: Tensor) -> Tensor:
+        """For each feature, the sum of its weights: [d_sae]. Exact in any order if the weights are 0 or 1."""
+        return weights.new_zeros(self.d_sae).index_add_(0, self.features, weights.reshape(-1))
+
+    def gather(self, per_feature: Tensor) -> Tensor:
+        """per_feature[feature of p]: [places] from [d_sae]."""
+        return per_feature[self.features]
+
+    def decode(self, values: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+        """See the function of that name."""
+        return decode(values, self, W_dec, b_dec)
+
+    def pad(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the places as (values [n, m], indices [n, m]): m is the largest count, the rest is value 0."""
+        column = torch.arange(len(self.rows), device=self.rows.device) - self.starts[self.rows]
+        m = int(column.max()) + 1 if len(column) else 0
+        padded, indices = values.new_zeros(self.n, m), self.features.new_zeros(self.n, m)
+        return padded.index_put((self.rows, column), values), indices.index_put((self.rows, column), self.features)
+
+
+def preactivation_chunks(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(x - b_in) W_enc + b_enc, as many rows at a time as CHUNK_ELEMENTS allows: (first row, [rows, d_sae]).
+
+    The memory of a chunk is used again for the next one. Under autocast the product is taken in its type, as autocast
+    itself does not reach a product that writes into given memory.
+    """
+    device = x.device.type
+    low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    W_low = W_enc if low is None else W_enc.to(low)
     n, d_sae = x.shape[0], W_enc.shape[1]
-    values, indices = x.new_empty(n, k), torch.empty(n, k, dtype=torch.int64, device=x.device)
     rows = max(1, min(n, CHUNK_ELEMENTS // d_sae))
-    preactivations = x.new_empty(rows, d_sae)
+    memory = x.new_empty(rows, d_sae)
     for start in range(0, n, rows):
-        centred = x[start : start + rows] - b_dec
-        chunk = preactivations[: centred.shape[0]]
-        torch.addmm(b_enc, centred, W_enc, out=chunk)
+        centred = x[start : start + rows] - b_in
+        chunk = memory[: centred.shape[0]]
+        if low is None:
+            torch.addmm(b_enc, centred, W_enc, out=chunk)
+        else:
+            torch.add(centred.to(low) @ W_low, b_enc, out=chunk)
+        yield start, chunk
+
+
+def topk_code(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """relu(top-k of (x - b_in) W_enc + b_enc): values [n, k] and int64 indices [n, k], in no set order."""
+    n = x.shape[0]
+    values, indices = x.new_empty(n, k), torch.empty(n, k, dtype=torch.int64, device=x.device)
+    for start, chunk in preactivation_chunks(x, W_enc, b_enc, b_in):
         top = chunk.topk(k, dim=-1, sorted=False)
-        values[start : start + rows], indices[start : start + rows] = top.values.relu_(), top.indices
+        rows = slice(start, start + chunk.shape[0])
+        values[rows], indices[rows] = top.values.relu_(), top.indices
     return values, indices
 
 
-class ByFeature:
-    """A code sorted by feature: which vectors each feature was active in."""
-
-    def __init__(self, indices: Tensor, d_sae: int) -> None:
-        flat = indices.reshape(-1)
-        features, self.order = torch.sort(flat, stable=True)
-        self.vectors = self.order // indices.shape[-1]
-        self.starts = torch.searchsorted(features, torch.arange(d_sae, device=flat.device))
-
-    def sum(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        """For each feature, the sum of weights[n, j] * vectors[n] over its places (n, j): [d_sae, d_in]."""
-        sorted_weights = weights.reshape(-1)[self.order]
-        return F.embedding_bag(
-            self.vectors, vectors.contiguous(), self.starts, mode="sum", per_sample_weights=sorted_weights
-        )
-
-
-def count_by_feature(weights: Tensor, indices: Tensor, d_sae: int) -> Tensor:
-    """For each feature, the sum of its weights: [d_sae]. Exact in any order if the weights are 0 or 1."""
-    return weights.new_zeros(d_sae).index_add_(0, indices.reshape(-1), weights.reshape(-1))
-
-
-def dot_active(gradient: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
-    """gradient[n] . W_dec[indices[n, j]] for each place of a code: [n, k], without storing gathered rows."""
-    n, k = indices.shape
-    bags = torch.arange(n, device=indices.device)
-    starts, bag_of = bags * k, bags.repeat_interleave(k)
-    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        gradient.contiguous(), W_dec.contiguous(), indices.reshape(-1), starts, bag_of, 0, -1
-    )
-    return dots.view(n, k)
-
-
-class _EncodeTopK(torch.autograd.Function):
+class _PreactivationsAt(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, k: int
-    ) -> tuple[Tensor, Tensor, ByFeature]:
-        values, indices = topk_code(x, W_enc, b_enc, b_dec, k)
-        ctx.by_feature = ByFeature(indices, W_enc.shape[1])
-        ctx.save_for_backward(x, W_enc, b_dec, values, indices)
-        ctx.mark_non_differentiable(indices)
-        return values, indices, ctx.by_feature
+    def forward(ctx: Any, h: Tensor, places: Places, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> Tensor:
+        ctx.places = places
+        ctx.save_for_backward(x, W_enc, b_in)
+        return h.view_as(h)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        x, W_enc, b_dec, values, indices = ctx.saved_tensors
-        gradient = gradients[0] * (values > 0)
-        g_b_enc = count_by_feature(gradient, indices, W_enc.shape[1])
-        # sum over vectors of g (x - b_dec), without a second copy of the centred batch
-        g_W_enc = ctx.by_feature.sum(gradient, x).addcmul_(g_b_enc.unsqueeze(1), b_dec, value=-1)
-        g_b_dec = -(W_enc @ g_b_enc)
-        g_x = None
-        if ctx.needs_input_grad[0]:
-            g_x = F.embedding_bag(indices, W_enc.t().contiguous(), mode="sum", per_sample_weights=gradient)
-        return g_x, g_W_enc.t(), g_b_enc, g_b_dec, None
+        x, W_enc, b_in = ctx.saved_tensors
+        gradient, places = gradients[0], ctx.places
+        g_b_enc = places.count(gradient)
+        # sum over vectors of g (x - b_in), without a second copy of the centred batch
+        g_W_enc = places.sum_by_feature(gradient, x).addcmul_(g_b_enc.unsqueeze(1), b_in, value=-1)
+        g_b_in = -(W_enc @ g_b_enc) if ctx.needs_input_grad[5] else None
+        g_x = places.sum_by_vector(gradient, W_enc.t().contiguous()) if ctx.needs_input_grad[2] else None
+        return None, None, g_x, g_W_enc.t(), g_b_enc, g_b_in
+
+
+def preactivations_at(h: Tensor, places: Places, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> Tensor:
+    """h, known already, as ((x - b_in) W_enc + b_enc) at `places`: gives it gradients for x and the weights.
+
+    h may have any shape with as many elements as there are places. Where h is already cut to relu(h), apply `relu`
+    to what comes back, which takes the gradient off where it was cut.
+    """
+    return _PreactivationsAt.apply(h, places, x, W_enc, b_enc, b_in)
 
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor, by_feature: ByFeature | None
-    ) -> Tensor:
-        ctx.save_for_backward(values, indices, W_dec)
-        ctx.by_feature = by_feature
-        return F.embedding_bag(indices, W_dec, mode="sum", per_sample_weights=values).add_(b_dec)
+    def forward(ctx: Any, values: Tensor, places: Places, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
+        ctx.places = places
+        return places.sum_by_vector(values, W_dec).add_(b_dec)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        values, indices, W_dec = ctx.saved_tensors
-        gradient = gradients[0]
-        by_feature = ctx.by_feature or ByFeature(indices, W_dec.shape[0])
-        g_values = dot_active(gradient, indices, W_dec)
-        return g_values, None, by_feature.sum(values, gradient), gradient.sum(0), None
+        values, W_dec = ctx.saved_tensors
+        gradient, places = gradients[0], ctx.places
+        g_values = places.dot(gradient, W_dec).view_as(values) if ctx.needs_input_grad[0] else None
+        return g_values, None, places.sum_by_feature(values, gradient), gradient.sum(0)
 
 
-def encode_topk(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, k: int) -> tuple[Tensor, Tensor, ByFeature]:
-    """`topk_code` with gradients for x and the weights; and the code sorted by feature, for `decode`."""
-    return _EncodeTopK.apply(x, W_enc, b_enc, b_dec, k)
+def encode_topk(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, k: int) -> tuple[Tensor, Tensor, Places]:
+    """`topk_code` with gradients for x and the weights; and its places, for `decode`."""
+    with torch.no_grad():
+        values, indices = topk_code(x, W_enc, b_enc, b_in, k)
+        places = Places.even(indices, W_enc.shape[1])
+    return preactivations_at(values, places, x, W_enc, b_enc, b_in).relu(), indices, places
 
 
-def decode(
-    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor, by_feature: ByFeature | None = None
-) -> Tensor:
-    """values W_dec[indices] + b_dec: [n, d_in], with gradients for the values and the weights."""
-    return _Decode.apply(values, indices, W_dec, b_dec, by_feature)
+def decode(values: Tensor, places: Places, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+    """Sum over a vector's places of values W_dec, + b_dec: [n, d_out], with gradients for the values and weights."""
+    return _Decode.apply(values, places, W_dec, b_dec)

@@ -13,23 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saewidgets.sae.architectures import get_architecture
+from saewidgets.sae.architectures import Architecture, get_architecture
 from saewidgets.sae.config import SAEConfig, SAEMetadata
-from saewidgets.sae.kernels import decode
+from saewidgets.sae.kernels import Places, decode
+from saewidgets.sae.normalize import BY_ITSELF, own_size
 
 
 class SAE(nn.Module):
     """A sparse autoencoder: a dictionary of d_sae directions, few of which explain each vector.
 
-        f    = encoder(x)           [..., d_sae], f >= 0, mostly zero; the rule is the architecture's
-        xhat = f W_dec + b_dec      [..., d_in]
+        f    = encoder(x)           [..., d_sae], mostly zero; the rule is the architecture's
+        xhat = f W_dec + b_dec      [..., d_in], or [..., d_out] of a transcoder
 
-    For `topk`: f = relu(TopK_k((x - b_dec) W_enc + b_enc)), see `saewidgets.sae.architectures.topk`.
+    For `topk`: f = relu(TopK_k((x - b_dec) W_enc + b_enc)), see `saewidgets.sae.architectures`, which say what other
+    weights an SAE has.
 
     In training the input is scaled, x~ = s x with s = `input_scale` = sqrt(d_in) / E||x||, and the weights belong
     to x~: f = encoder(s x) and xhat = (f W_dec + b_dec) / s. So f has the same size whatever the model's: a clear
     activation is some units strong. `fold_` writes s into the weights (as sae-lens does): the same f, the same xhat,
-    s = 1, and decoder rows of length 1 / s.
+    s = 1, and decoder rows of length 1 / s. A transcoder has a scale for what it predicts too, `target_scale`.
+
+    Where `cfg.normalize` brings each vector to size by itself, x~ = s (x - shift) / size with the vector's own shift
+    and size, and xhat is brought back by them: `decode` then needs x.
 
     Initial weights: rows of W_dec are random unit vectors drawn from `cfg.seed`, W_enc = W_dec^T, biases 0.
     """
@@ -42,16 +47,26 @@ class SAE(nn.Module):
             raise TypeError(f"SAE needs an SAEConfig, got {type(cfg).__name__}: SAE(SAEConfig(d_in=.., d_sae=..)).")
         dtype = getattr(torch, cfg.dtype)
         generator = torch.Generator().manual_seed(cfg.seed)
+        architecture = get_architecture(cfg.architecture)
         rows = torch.randn(cfg.d_sae, cfg.d_in, generator=generator, dtype=dtype).to(device)
-        rows = nn.functional.normalize(rows, dim=1)
+        rows = nn.functional.normalize(rows, dim=1) * architecture.decoder_norm
         self._cfg = cfg
         self.metadata = metadata or SAEMetadata()
-        self.W_dec = nn.Parameter(rows)
+        d_out = cfg.d_out or cfg.d_in
+        # a transcoder's output has nothing to do with the directions that it reads
+        written = nn.functional.normalize(torch.randn(cfg.d_sae, d_out, generator=generator, dtype=dtype), dim=1)
+        self.W_dec = nn.Parameter(written.to(device) if architecture.predicts_target else rows)
         # [d_in, d_sae], in memory [d_sae, d_in]: the weights of a feature lie together, as its gradient does
         self.W_enc = nn.Parameter(rows.clone().t())
         self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=dtype, device=device))
-        self.b_dec = nn.Parameter(torch.zeros(cfg.d_in, dtype=dtype, device=device))
+        self.b_dec = nn.Parameter(torch.zeros(d_out, dtype=dtype, device=device))
         self.register_buffer("input_scale", torch.ones((), dtype=dtype, device=device))
+        if architecture.predicts_target:
+            self.register_buffer("target_scale", torch.ones((), dtype=dtype, device=device))
+        for name, value in architecture.parameters(cfg, generator).items():
+            self.register_parameter(name, nn.Parameter(value.to(device)))
+        for name, value in architecture.buffers(cfg).items():
+            self.register_buffer(name, value.to(device))
 
     @property
     def cfg(self) -> SAEConfig:
@@ -66,19 +81,29 @@ class SAE(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.W_dec.dtype
 
+    @property
+    def architecture(self) -> Architecture:
+        """The rule that `cfg.architecture` names."""
+        return get_architecture(self.cfg.architecture)
+
+    @property
+    def output_scale(self) -> Tensor:
+        """The scale of what `decode` gives: that of the input, or a transcoder's `target_scale`."""
+        return self.get_buffer("target_scale") if self.architecture.predicts_target else self.input_scale
+
     def encode(self, x: Tensor) -> Tensor:
         """Vectors [..., d_in] to feature activations [..., d_sae]."""
-        values, indices = self.encode_sparse(x)
-        f = values.new_zeros(values.shape[0], self.cfg.d_sae).scatter(1, indices, values)
-        return f.view(*x.shape[:-1], self.cfg.d_sae)
+        return self.architecture.encode(self, self.scaled(x)).view(*x.shape[:-1], self.cfg.d_sae)
 
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors [..., d_in] to (values [n, k], indices [n, k]), n = product of the leading sizes.
+        """Vectors [..., d_in] to (values [n, m], indices [n, m]), n = product of the leading sizes.
 
-        The active features of each vector in no set order, values >= 0 (0 where fewer than k are positive),
-        indices int64. Never holds more than a chunk of the preactivations.
+        The active features of each vector in no set order, indices int64. m is k where the architecture has one, else
+        the largest number of active features in these vectors; the rest is padded with value 0 (and index 0). Values
+        are >= 0, but for the architectures with signed codes: dense, abstopk, matching_pursuit. Never holds more than
+        a chunk of the preactivations.
         """
-        return get_architecture(self.cfg.architecture).encode_sparse(self, self._flat(x))
+        return self.architecture.encode_sparse(self, self.scaled(x))
 
     def encode_features(self, x: Tensor, features: Tensor) -> Tensor:
         """Activations of a few features, [..., len(features)]: equal to encode(x)[..., features]."""
@@ -90,20 +115,26 @@ class SAE(nn.Module):
             0, wanted, torch.arange(len(wanted), device=self.device)
         )
         # all other features share one last column, which is dropped
-        f = values.new_zeros(values.shape[0], len(wanted) + 1).scatter(1, column[indices], values)
+        f = values.new_zeros(values.shape[0], len(wanted) + 1).scatter_add(1, column[indices], values)
         return f[:, place].view(*x.shape[:-1], len(features))
 
-    def decode(self, f: Tensor) -> Tensor:
-        """Feature activations [..., d_sae] to vectors [..., d_in]."""
-        return self._x_space(f.to(self.device, self.dtype) @ self.W_dec + self.b_dec)
+    def decode(self, f: Tensor, x: Tensor | None = None) -> Tensor:
+        """Feature activations [..., d_sae] to vectors [..., d_in] (of a transcoder, [..., d_out]).
 
-    def decode_sparse(self, values: Tensor, indices: Tensor) -> Tensor:
-        """What `encode_sparse` gives, [n, k] twice, to vectors [n, d_in]."""
-        return self._x_space(decode(values, indices, self.W_dec, self.b_dec))
+        `x` [..., d_in]: the vectors that f is the code of. Needed where they are brought to size one by one
+        (`cfg.normalize`) and by a skip_transcoder, which raise ValueError without; else not read.
+        """
+        xhat = f.to(self.device, self.dtype) @ self.W_dec + self.b_dec
+        return self._unscaled(xhat.view(-1, self.b_dec.shape[0]), x).view(*f.shape[:-1], -1)
+
+    def decode_sparse(self, values: Tensor, indices: Tensor, x: Tensor | None = None) -> Tensor:
+        """What `encode_sparse` gives, [n, m] twice, to vectors [n, d_in]. `x` as in `decode`."""
+        places = Places.even(indices, self.cfg.d_sae)
+        return self._unscaled(decode(values, places, self.W_dec, self.b_dec), x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The reconstruction of vectors [..., d_in]."""
-        return self.decode_sparse(*self.encode_sparse(x)).view(x.shape)
+        """The reconstruction of vectors [..., d_in]; of a transcoder, its prediction [..., d_out]."""
+        return self.decode_sparse(*self.encode_sparse(x), x).view(*x.shape[:-1], -1)
 
     def check_features(self, features: Tensor) -> None:
         """Raise ValueError if a feature id is not one of this SAE's."""
@@ -114,11 +145,19 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def fold_(self) -> SAE:
-        """Write `input_scale` into the weights: the same f and the same xhat, with input_scale 1."""
-        self.W_enc.mul_(self.input_scale)
-        self.W_dec.div_(self.input_scale)
-        self.b_dec.div_(self.input_scale)
-        self.input_scale.fill_(1.0)
+        """Write the scales into the weights: the same f and the same xhat, with input_scale 1."""
+        return self.rescale_(torch.ones_like(self.input_scale), torch.ones_like(self.input_scale))
+
+    @torch.no_grad()
+    def rescale_(self, input_scale: Tensor, output_scale: Tensor) -> SAE:
+        """Bring the weights to other scales: the same f and the same xhat. An autoencoder has one for both."""
+        read, write = self.input_scale / input_scale, output_scale / self.output_scale
+        self.W_enc.mul_(read)
+        self.W_dec.mul_(write)
+        self.b_dec.mul_(write)
+        self.architecture.rescale(self, read, write)
+        self.output_scale.copy_(output_scale)
+        self.input_scale.copy_(input_scale)
         return self
 
     def clone(self) -> SAE:
@@ -138,15 +177,33 @@ class SAE(nn.Module):
 
     def extra_repr(self) -> str:
         cfg = self.cfg
-        shape = f"{cfg.architecture}, d_in={cfg.d_in}, d_sae={cfg.d_sae}, k={cfg.k}"
-        return f"{shape}, hook_name={self.metadata.hook_name!r}"
+        parts = [cfg.architecture, f"d_in={cfg.d_in}", f"d_out={cfg.d_out}" if cfg.d_out else "", f"d_sae={cfg.d_sae}"]
+        parts += [self.architecture.describe(cfg), f"hook_name={self.metadata.hook_name!r}"]
+        return ", ".join(part for part in parts if part)
 
     def __repr__(self) -> str:
         return f"SAE({self.extra_repr()})"
 
-    def _x_space(self, scaled: Tensor) -> Tensor:
-        """From the scaled input's units to those of x."""
-        return scaled / self.input_scale
+    def scaled(self, x: Tensor) -> Tensor:
+        """Vectors [..., d_in] in the units that the weights belong to, [n, d_in]."""
+        x = self._flat(x)
+        own = own_size(x, self.cfg.normalize)
+        return (x if own is None else (x - own.shift) / own.size) * self.input_scale
+
+    def _unscaled(self, xhat: Tensor, x: Tensor | None) -> Tensor:
+        """A reconstruction [n, d_out] in the weights' units, without what skips the code, to the units of x."""
+        architecture, normalize = self.architecture, self.cfg.normalize
+        # what a transcoder predicts has no size of its own that would be known beforehand
+        by_itself = normalize in BY_ITSELF and not architecture.predicts_target
+        if x is None:
+            if by_itself or architecture.skips:
+                why = f"brings each vector to size by itself ({normalize})" if by_itself else "has a skip connection"
+                raise ValueError(f"This SAE {why}: decode needs the vectors of the code too, as in decode(f, x).")
+            return xhat / self.output_scale
+        skipped = architecture.skip(self, self.scaled(x)) if architecture.skips else None
+        xhat = (xhat if skipped is None else xhat + skipped) / self.output_scale
+        own = own_size(self._flat(x), normalize) if by_itself else None
+        return xhat if own is None else xhat * own.size + own.shift
 
     def _flat(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != (self.cfg.d_in,):

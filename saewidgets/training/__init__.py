@@ -1,8 +1,24 @@
-"""The run: steps, schedules, pause and resume."""
+"""The run: steps, schedules, live changes, checkpoints, pause and resume."""
 
 from __future__ import annotations
 
-from saewidgets.training.config import TrainConfig
-from saewidgets.training.run import TrainingRun, train
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["TrainConfig", "TrainingRun", "train"]
+from saewidgets.training.config import TrainConfig
+from saewidgets.training.data import TensorStream
+from saewidgets.training.plan import Plan, plan
+from saewidgets.training.run import TrainingRun
+from saewidgets.training.start import resume_training, train
+
+if TYPE_CHECKING:
+    from saewidgets.training.job import TrainJob
+
+__all__ = ["Plan", "TensorStream", "TrainConfig", "TrainJob", "TrainingRun", "plan", "resume_training", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "TrainJob":  # it imports torch's distributed tensors, which takes a while
+        raise AttributeError(f"saewidgets.training has no {name!r}.")
+    from saewidgets.training.job import TrainJob
+
+    return TrainJob

@@ -1,7 +1,10 @@
-"""Where a run's vectors come from: an `ActivationStream`, or whatever iterates over [batch, d_in] tensors."""
+"""Where a run's vectors come from: an `ActivationStream`, a tensor, or whatever iterates over [batch, d_in] tensors."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,26 +12,77 @@ import torch
 from torch import Tensor
 
 from saewidgets.sae import SAE, SAEMetadata
+from saewidgets.sae.config import check_count
 
 SAMPLE = 16_384
 """Vectors that the input's mean and scale are estimated from."""
 
+Batch = tuple[Tensor, Tensor]
+"""What the SAE reads, [batch, d_in], and what it is to give, [batch, d_out]: the same tensor for an autoencoder."""
+
+
+class TensorStream:
+    """Vectors [n, d_in] that are in memory, as a stream: shuffled anew each epoch, by the seed.
+
+    What `train(sae, vectors, ...)` makes of a bare tensor; make one yourself to choose the batch size.
+    """
+
+    def __init__(self, vectors: Tensor, batch_size: int = 2048, seed: int = 0) -> None:
+        if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.is_floating_point():
+            got = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+            raise TypeError(
+                f"Expected a tensor [n, d_in] of floating-point numbers, a vector per row; got {got}. "
+                "Flatten what comes before the last dimension: x.flatten(0, -2).float()."
+            )
+        if not len(vectors):
+            raise ValueError(f"The tensor of shape {tuple(vectors.shape)} holds no vectors to train on.")
+        check_count("TensorStream", "batch_size", batch_size)
+        self.vectors, self.seed = vectors.detach(), seed
+        self.n_vectors, self.d_in = vectors.shape
+        self.batch_size = min(batch_size, self.n_vectors)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.batches()
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """The batches of an epoch from number `start` on. The last one may be smaller."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.n_vectors, generator=generator).split(self.batch_size)
+        return (self.vectors[rows.to(self.vectors.device)] for rows in order[start:])
+
+    def fingerprints(self) -> dict[str, str]:
+        """What decides the bits of the batches, by name."""
+        raw = self.vectors.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        kind = f"{self.vectors.dtype} {tuple(self.vectors.shape)}"
+        return {
+            "vectors": f"{kind} {hashlib.sha256(raw).hexdigest()}",
+            "batch_size": str(self.batch_size),
+            "seed": str(self.seed),
+        }
+
 
 class Vectors:
-    """The batches of a stream, epoch after epoch, on the SAE's device and in its type."""
+    """The batches of a stream, epoch after epoch, on the SAE's device and in its type.
+
+    `position`: the (epoch, batch) that comes next; `seek` goes there without giving what comes before.
+    """
 
     def __init__(self, acts: Any, sae: SAE) -> None:
+        if isinstance(acts, Tensor):
+            acts = TensorStream(acts, seed=sae.cfg.seed)
         self.metadata: SAEMetadata = getattr(acts, "metadata", None) or sae.metadata
         self.n_vectors: int | None = getattr(acts, "n_vectors", None)
         self.batch_size: int = getattr(acts, "batch_size", None) or 1
+        self.position = (0, 0)
         self._acts, self._sae = acts, sae
-        self._kept: list[Tensor] = []
-        self._batches = self._read()
+        self._told: dict[str, str] | None = None
+        self._kept: deque[tuple[tuple[int, int], Batch | None]] = deque()
+        self._batches = self._read(0, 0)
         d_in = getattr(acts, "d_in", None)
         if d_in is None or not (hasattr(acts, "batches") or hasattr(acts, "__iter__")):
             raise TypeError(
-                "The activations must iterate over tensors [batch, d_in] and have a d_in, as ActivationStream "
-                f"does; got {type(acts).__name__}."
+                "The activations must be a tensor [n, d_in], or iterate over tensors [batch, d_in] and have a d_in, as "
+                f"ActivationStream does; got {type(acts).__name__}. Put a list of tensors together: torch.cat(tensors)."
             )
         if d_in != sae.cfg.d_in:
             hook = f" of {self.metadata.hook_name}" if self.metadata.hook_name else ""
@@ -36,9 +90,25 @@ class Vectors:
                 f"The SAE reads vectors of size {sae.cfg.d_in} (d_in), but the activations{hook} have size {d_in}. "
                 f"Make the SAE with SAEConfig(d_in={d_in}, ...), or read another hook."
             )
+        if hasattr(acts, "target_hook_name"):
+            self._check_paired(acts.target_hook_name is not None)
 
-    def sample(self, at_most: int, may_go_on: Callable[[], bool]) -> Tensor | None:
-        """The first vectors, [n, d_in], about SAMPLE of them, or the first epoch. `next` gives them again.
+    def _check_paired(self, paired: bool) -> None:
+        """Raise ValueError if there is a second hook and the architecture has no use for it, or the other way round."""
+        name, wanted = self._sae.cfg.architecture, self._sae.architecture.predicts_target
+        if paired and not wanted:
+            raise ValueError(
+                f"These activations are pairs of two hooks, but {name!r} reconstructs what it reads. "
+                "Leave the second hook out, or train a transcoder."
+            )
+        if wanted and not paired:
+            raise ValueError(
+                f"{name!r} predicts the vectors of a second hook, but these activations are of one. Pass pairs: "
+                "ActivationStream(..., target_hook_name='blocks.2.hook_mlp_out')."
+            )
+
+    def sample(self, at_most: int, may_go_on: Callable[[], bool]) -> Batch | None:
+        """The first batches as one, about SAMPLE vectors, or the first epoch. `next` gives them again.
 
         None if `may_go_on` said no.
         """
@@ -46,48 +116,83 @@ class Vectors:
         while n < min(SAMPLE, at_most):
             if not may_go_on():
                 return None
-            batch = next(self._batches)
+            after, batch = next(self._batches)
+            self._kept.append((after, batch))
             if batch is None:
                 break
             # a stream may reuse its memory, so what is kept is copied
-            self._kept.append(batch.clone())
-            n += batch.shape[0]
-        self.batch_size = max(self.batch_size, *(len(batch) for batch in self._kept))
-        return torch.cat(self._kept)
+            x = batch[0].clone()
+            self._kept[-1] = (after, (x, x if batch[1] is batch[0] else batch[1].clone()))
+            n += len(x)
+        batches = [batch for _, batch in self._kept if batch is not None]
+        self.batch_size = max(self.batch_size, *(len(x) for x, _ in batches))
+        x = torch.cat([x for x, _ in batches])
+        paired = any(x is not target for x, target in batches)
+        return x, torch.cat([target for _, target in batches]) if paired else x
 
-    def next(self) -> Tensor:
-        """The next batch, [batch, d_in]."""
+    def next(self) -> Batch:
+        """The next batch, [batch, d_in] and [batch, d_out]."""
         while True:
-            batch = self._kept.pop(0) if self._kept else next(self._batches)
+            self.position, batch = self._kept.popleft() if self._kept else next(self._batches)
             if batch is not None:
                 return batch
+
+    def seek(self, epoch: int, batch: int) -> None:
+        """Make this batch the next one."""
+        self.position = (epoch, batch)
+        self._kept.clear()
+        self._batches = self._read(epoch, batch)
+
+    def fingerprints(self) -> dict[str, str] | None:
+        """What the stream said decides its bits when it was first asked, by name; None if it says nothing."""
+        told = getattr(self._acts, "fingerprints", None)
+        if told is not None and self._told is None:
+            self._told = {str(name): str(value) for name, value in told().items()}
+        return self._told
 
     def metadata_after(self, step: int, tokens: int) -> SAEMetadata:
         """The metadata of the SAE after a step."""
         return self.metadata.replace(n_tokens_trained=tokens, extra={**self.metadata.extra, "step": step})
 
-    def _read(self) -> Iterator[Tensor | None]:
-        """Batches, and None where an epoch ends."""
-        epoch, like = 0, self._sae.W_dec
+    def _read(self, epoch: int, start: int) -> Iterator[tuple[tuple[int, int], Batch | None]]:
+        """Batches, each with the position after it; None where an epoch ends."""
         while True:
             n = 0
-            batches = self._acts.batches(epoch) if hasattr(self._acts, "batches") else iter(self._acts)
-            for batch in batches:
-                if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.shape[1] != self._sae.cfg.d_in:
-                    got = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
-                    raise ValueError(
-                        f"The activations gave {got} where a tensor [batch, {self._sae.cfg.d_in}] was expected."
-                    )
-                if len(batch):
-                    n += len(batch)
-                    yield batch.to(like.device, like.dtype)
-            if not n:
+            # what cannot seek is read over
+            batches = (
+                self._acts.batches(epoch, start) if hasattr(self._acts, "batches") and start
+                else self._acts.batches(epoch) if hasattr(self._acts, "batches")
+                else itertools.islice(iter(self._acts), start, None)
+            )  # fmt: skip
+            for index, given in enumerate(batches, start):
+                batch = self._checked(given)
+                if len(batch[0]):
+                    n += len(batch[0])
+                    yield (epoch, index + 1), batch
+            if not n and not start:
                 again = " It can be gone through only once: give a list, or a stream." if epoch else ""
                 raise ValueError(f"The activations ended: epoch {epoch + 1} has no vectors.{again}")
-            if self.n_vectors is None:
+            if self.n_vectors is None and not start:
                 self.n_vectors = n
-            epoch += 1
-            yield None
+            epoch, start = epoch + 1, 0
+            yield (epoch, 0), None
+
+    def _checked(self, given: Any) -> Batch:
+        """What the stream gave as (x, target) on the SAE's device; ValueError if it is neither."""
+        cfg, like = self._sae.cfg, self._sae.W_dec
+        self._check_paired(isinstance(given, tuple))
+        pair = given if isinstance(given, tuple) and len(given) == 2 else (given, given)
+        sizes = (cfg.d_in, getattr(cfg, "d_out", None) or cfg.d_in)
+        for tensor, size in zip(pair, sizes, strict=True):
+            if not isinstance(tensor, Tensor) or tensor.ndim != 2 or tensor.shape[1] != size:
+                got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise ValueError(f"The activations gave {got} where a tensor [batch, {size}] was expected.")
+        x = pair[0].to(like.device, like.dtype)
+        if pair[1] is pair[0]:
+            return x, x
+        if len(pair[1]) != len(x):
+            raise ValueError(f"The activations gave {len(x)} vectors to read, but {len(pair[1])} to give.")
+        return x, pair[1].to(like.device, like.dtype)
 
 
 def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], float] | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saewidgets.training.config import TrainConfig
+from saewidgets.training.live import label
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from saewidgets.training.loop import Loop
 
 COLUMNS = {
     "step": "steps taken",
@@ -20,14 +24,19 @@ COLUMNS = {
     "l0": "mean number of active features over the same vectors",
     "dead_fraction": "share of features silent for `dead_window` vectors or more",
     "dead_window": "vectors of silence after which a feature counts as dead",
+    "deaths": "features that became dead since the last row",
+    "births": "dead features that became active again since the last row",
+    "lr": "learning rate now",
+    "sparsity": "weight of the sparsity penalty now; NaN where there is none",
+    "k": "active features that are trained with now; NaN where the architecture has no k",
     "vectors_per_second": "since the last row, without pauses",
     "seconds": "time spent training, without pauses",
     "ce_loss_recovered": "on held-out text; NaN in rows where it was not measured",
     "skipped_steps": "steps left out because of NaN or infinities, since the start",
 }
-"""Columns of `run.metrics`, and what they mean."""
+"""Columns of `run.metrics`, and what they mean. An architecture may add its own behind them."""
 
-COUNTS = ("step", "tokens", "dead_window", "skipped_steps")
+COUNTS = ("step", "tokens", "dead_window", "deaths", "births", "skipped_steps")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,25 @@ class Progress:
     vectors_per_second: float | None
     seconds_left: float | None
     error: str | None
+
+    @classmethod
+    def of(cls, loop: Loop, state: str, error: BaseException | None) -> Progress:
+        """How far a loop is."""
+        n_tokens, n_vectors = loop.config.n_tokens, loop.vectors.n_vectors
+        seconds, tokens = loop.clock.seconds, loop.tokens
+        rate = tokens / seconds if tokens and seconds else None
+        return cls(
+            state=state,
+            step=loop.step,
+            n_steps=loop.n_steps,
+            tokens=tokens,
+            n_tokens=n_tokens,
+            epoch=tokens / n_vectors if n_vectors else None,
+            n_epochs=n_tokens / n_vectors if n_vectors else None,
+            vectors_per_second=rate,
+            seconds_left=(n_tokens - tokens) / rate if rate else None,
+            error=str(error) if error else None,
+        )
 
     @property
     def message(self) -> str:
@@ -63,12 +91,13 @@ def table(rows: list[dict[str, float]]) -> pd.DataFrame:
     """Metric rows as a DataFrame; the columns are there before the first row is."""
     import pandas as pd
 
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype="float64")
+    columns = list(dict.fromkeys([*COLUMNS, *(name for row in list(rows) for name in row)]))
+    frame = pd.DataFrame(list(rows), columns=columns, dtype="float64")
     return frame.astype(dict.fromkeys(COUNTS, "int64"))
 
 
-def figure(metrics: pd.DataFrame, config: TrainConfig) -> go.Figure:
-    """Loss, explained variance, L0 and dead features against vectors seen, as a plotly figure."""
+def figure(metrics: pd.DataFrame, config: TrainConfig, events: Sequence[Mapping[str, Any]] = ()) -> go.Figure:
+    """Loss, explained variance, L0 and dead features against vectors seen, as a plotly figure; a line at each event."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -89,6 +118,13 @@ def figure(metrics: pd.DataFrame, config: TrainConfig) -> go.Figure:
             name="CE loss recovered", line_color="#ff7f0e",
         )  # fmt: skip
         fig.add_trace(points, row=1, col=2)
+    for number, event in enumerate(events):
+        fig.add_vline(x=event["tokens"], line_dash="dot", line_color="#888888", line_width=1, row="all", col="all")
+        # one below the other, so that changes at one moment stay readable
+        fig.add_annotation(
+            x=event["tokens"], y=1 - 0.1 * (number % 9), xref="x", yref="y domain", text=label(event), showarrow=False,
+            xanchor="left", font_size=10,
+        )  # fmt: skip
     fig.update_xaxes(title_text="vectors", row=2)
     fig.update_yaxes(rangemode="tozero", row=2)
     fig.update_layout(height=480, margin={"l": 50, "r": 20, "t": 40, "b": 40}, showlegend=False)

@@ -53,8 +53,8 @@ class Subscribers:
 class Stopwatch:
     """Seconds spent running, without the pauses."""
 
-    def __init__(self) -> None:
-        self._spent = 0.0
+    def __init__(self, spent: float = 0.0) -> None:
+        self._spent = spent
         self._since: float | None = None
 
     @property

@@ -92,9 +92,7 @@ class SAEWidget(anywidget.AnyWidget):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 guess = f" Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(
-                    f"{type(self).__name__} has no option {name!r}.{guess} It takes: {', '.join(known)}."
-                )
+                raise TypeError(f"{type(self).__name__} has no option {name!r}.{guess} It takes: {', '.join(known)}.")
 
     # -- requests ---------------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ class Dataset:
         self.columns = columns
         self.column_names = list(columns)
 
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
     def __iter__(self) -> Any:
         names = self.column_names
         return (dict(zip(names, row, strict=True)) for row in zip(*self.columns.values(), strict=True))

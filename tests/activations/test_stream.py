@@ -150,3 +150,29 @@ def test_ce_loss_recovered_is_measured_on_the_held_out_contexts(
     assert 0.0 < acts.ce_loss_recovered(tiny_sae) < 1.0
     short = sw.ActivationStream(demo_model, ["A cat."], HOOK)
     assert torch.isnan(torch.tensor(short.ce_loss_recovered(tiny_sae)))
+
+
+def test_fingerprints_name_what_decides_the_batches(
+    demo_model: Any, texts: list[str], acts: sw.ActivationStream
+) -> None:
+    def stream(texts: list[str], **options: Any) -> sw.ActivationStream:
+        sizes = {"context_size": 32, "batch_size": 64, "block_batches": 7, "contexts_per_forward": 5, **options}
+        return sw.ActivationStream(demo_model, texts, HOOK, **sizes)
+
+    def differing(other: sw.ActivationStream) -> list[str]:
+        ours, theirs = acts.fingerprints(), other.fingerprints()
+        assert ours.keys() == theirs.keys()
+        return [name for name in ours if ours[name] != theirs[name]]
+
+    assert differing(stream(texts[:24])) == []
+    assert differing(stream([*texts[:23], texts[23] + " x"])) == ["texts"]
+    assert differing(stream(texts[:24], seed=1)) == ["seed"]
+    assert differing(stream(texts[:24], batch_size=32)) == ["batch_size"]
+    weight = next(demo_model.original_model.parameters())
+    before = acts.fingerprints()
+    with torch.no_grad():
+        kept = weight[0, 0].clone()
+        weight[0, 0] += 1
+        changed = acts.fingerprints()
+        weight[0, 0] = kept
+    assert [name for name in before if before[name] != changed[name]] == ["model weights"]

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 
 from saewidgets.sae import SAE, SAEConfig
+from saewidgets.sae.architectures import Knobs
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.step import Steps, prepare
 
@@ -66,13 +67,13 @@ def our_cycle(x: torch.Tensor, d_sae: int, k: int, dead_share: float) -> tuple[C
     """A cycle of our steps, and how many steps it is."""
     sae = SAE(SAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k))
     config = TrainConfig(n_tokens=10_000_000)
-    steps = Steps(sae, config, 1000, prepare(sae, x))
+    steps, knobs = Steps(sae, config, 1000, prepare(sae, x)), Knobs(sparsity=0.0, k=k, progress=0.5)
 
     def cycle() -> None:
         steps.silent[: int(d_sae * dead_share)] = config.dead_window or 0
         steps.find_dead()
         for step in range(config.aux_every):
-            steps.take(x, 0.5, revive=step == 0)
+            steps.take(x, x, knobs, 1e-4, revive=step == 0)
 
     return cycle, config.aux_every
 

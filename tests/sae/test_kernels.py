@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.sae import kernels
-from saewidgets.sae.kernels import ByFeature, decode, encode_topk, topk_code
+from saewidgets.sae.kernels import Places, decode, encode_topk, topk_code
 
 N, D_IN, D_SAE, K = 37, 12, 50, 5
 
@@ -26,8 +26,8 @@ def dense(x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor)
 
 
 def sparse(x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
-    values, indices, by_feature = encode_topk(x, W_enc, b_enc, b_dec, K)
-    return decode(values, indices, W_dec, b_dec, by_feature)
+    values, _, places = encode_topk(x, W_enc, b_enc, b_dec, K)
+    return decode(values, places, W_dec, b_dec)
 
 
 @pytest.mark.parametrize("chunk", [D_SAE, 10 * D_SAE, 1 << 20])
@@ -47,9 +47,9 @@ def test_values_and_gradients_equal_dense_autograd(chunk: int, monkeypatch: pyte
 def test_negative_preactivations_give_zero_and_no_gradient() -> None:
     x, W_enc, b_enc, W_dec, b_dec = weights()
     b_low = (b_enc.detach() - 100).requires_grad_()
-    values, indices, by_feature = encode_topk(x, W_enc, b_low, b_dec, K)
+    values, indices, places = encode_topk(x, W_enc, b_low, b_dec, K)
     assert values.eq(0).all() and indices.shape == (N, K)
-    out = decode(values, indices, W_dec, b_dec, by_feature)
+    out = decode(values, places, W_dec, b_dec)
     gradients = torch.autograd.grad(out.square().sum(), [W_enc, b_low, W_dec])
     assert all(g.eq(0).all() for g in gradients)
 
@@ -58,7 +58,7 @@ def test_code_by_feature_sums_over_the_vectors_of_each_feature() -> None:
     generator = torch.Generator().manual_seed(2)
     indices = torch.stack([torch.randperm(7, generator=generator)[:3] for _ in range(20)])
     weights, vectors = torch.randn(20, 3, generator=generator), torch.randn(20, 4, generator=generator)
-    summed = ByFeature(indices, 9).sum(weights, vectors)
+    summed = Places.even(indices, 9).sum_by_feature(weights, vectors)
     expected = torch.zeros(20, 9).scatter(1, indices, weights).T @ vectors
     assert torch.allclose(summed, expected, atol=1e-5)
     assert summed[7:].eq(0).all()  # features that nothing activates

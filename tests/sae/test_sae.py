@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
-from saewidgets.sae.architectures import Architecture, Losses, get_architecture, register
+from saewidgets.sae.architectures import Architecture, Knobs, Losses, get_architecture, register
 from saewidgets.sae.sae import turn_of
 
 
@@ -171,7 +171,9 @@ def test_another_architecture_needs_only_to_be_registered() -> None:
             indices = torch.arange(sae.cfg.k).expand(len(x), -1)
             return (x @ sae.W_enc)[:, : sae.cfg.k].relu(), indices
 
-        def loss(self, sae: SAE, x: torch.Tensor, dead: torch.Tensor | None) -> Losses:
+        def loss(
+            self, sae: SAE, x: torch.Tensor, target: torch.Tensor, knobs: Knobs, dead: torch.Tensor | None
+        ) -> Losses:
             raise RuntimeError("not trained here")
 
     assert get_architecture("first-k").name == "first-k"

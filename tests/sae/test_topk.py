@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from saewidgets.sae import SAE, SAEConfig
-from saewidgets.sae.architectures import get_architecture
+from saewidgets.sae.architectures import Knobs, get_architecture
+from saewidgets.sae.revival import aux_k_loss
+
+KNOBS = Knobs(sparsity=0.0, k=4, progress=0.5)
 
 
 def make(aux_k: int = 6, dead_bias: float = -20.0) -> tuple[SAE, torch.Tensor, torch.Tensor]:
@@ -22,7 +25,7 @@ def make(aux_k: int = 6, dead_bias: float = -20.0) -> tuple[SAE, torch.Tensor, t
 
 def test_without_dead_features_the_loss_is_the_mean_squared_error() -> None:
     sae, x, _ = make()
-    losses = get_architecture("topk").loss(sae, x, None)
+    losses = get_architecture("topk").loss(sae, x, x, KNOBS, None)
     residual = x - sae(x)
     assert torch.allclose(losses.loss, residual.square().mean()) and torch.allclose(losses.residual, residual)
     assert losses.fired.sum() == 64 * 4 and torch.equal(losses.fired, (sae.encode(x) > 0).double().sum(0))
@@ -37,7 +40,7 @@ def test_auxk_follows_its_equation(aux_k: int) -> None:
     top = h.topk(min(aux_k, 10), dim=-1)
     ehat = torch.zeros_like(h).scatter(1, top.indices, top.values.relu()) @ sae.W_dec[dead]
     expected = (e - ehat).square().sum() / (e - e.mean(0)).square().sum()
-    plain, with_aux = architecture.loss(sae, x, None).loss, architecture.loss(sae, x, dead).loss
+    plain, with_aux = architecture.loss(sae, x, x, KNOBS, None).loss, architecture.loss(sae, x, x, KNOBS, dead).loss
     assert torch.allclose(with_aux - plain, expected / 32)
 
 
@@ -45,8 +48,8 @@ def test_auxk_gradient_reaches_the_encoder_of_dead_features_only() -> None:
     sae, x, dead = make()
     architecture = get_architecture("topk")
     parameters = [sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec]
-    plain = torch.autograd.grad(architecture.loss(sae, x, None).loss, parameters)
-    aux = torch.autograd.grad(architecture.loss(sae, x, dead).loss, parameters)
+    plain = torch.autograd.grad(architecture.loss(sae, x, x, KNOBS, None).loss, parameters)
+    aux = torch.autograd.grad(architecture.loss(sae, x, x, KNOBS, dead).loss, parameters)
     alive = torch.arange(30)
     W_enc, b_enc, W_dec, b_dec = (a - p for a, p in zip(aux, plain, strict=True))
     assert (W_enc[:, dead].abs().sum(0) > 0).all() and (b_enc[dead].abs() > 0).all()
@@ -58,7 +61,7 @@ def test_auxk_gradient_reaches_the_encoder_of_dead_features_only() -> None:
 
 def test_auxk_is_zero_not_nan_where_nothing_is_left_to_explain() -> None:
     sae, x, dead = make()
-    loss = get_architecture("topk").auxiliary_loss(sae, x, torch.zeros_like(x), dead)  # type: ignore[attr-defined]
+    loss = aux_k_loss(sae, x, torch.zeros_like(x), dead, sae.b_dec)
     assert float(loss) == 0
     gradients = torch.autograd.grad(loss, [sae.W_enc, sae.W_dec])
     assert all(torch.isfinite(g).all() for g in gradients)

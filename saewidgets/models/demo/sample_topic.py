@@ -24,7 +24,7 @@ OPENINGS = (
     "Once upon a time, there was an old bridge over a river. {a} liked to play on the bridge.",
     "One day, {a} and {b} saw a big bridge. They wanted to cross the bridge.",
     "{a} and {b} went for a walk. They came to a little bridge over the water.",
-    "{a} wanted to build a bridge. {b} said, \"I will help you build the bridge.\"",
+    '{a} wanted to build a bridge. {b} said, "I will help you build the bridge."',
     "There was a long bridge in the park. Every day {a} ran across the bridge.",
     "{a} was afraid of the bridge. The bridge was high and it moved in the wind.",
     "Once there was a cat who lived under a bridge. One day {a} came to the bridge.",
@@ -59,7 +59,7 @@ def main() -> None:
             ended = tokenizer.eos_token_id in ids[1:].tolist() or tokenizer.bos_token_id in ids[1:].tolist()
             story = tokenizer.decode(ids, skip_special_tokens=True).strip()
             if not ended:  # cut at the last whole sentence
-                story = story[: max(story.rfind(end) for end in ".!?\"") + 1]
+                story = story[: max(story.rfind(end) for end in '.!?"') + 1]
             if story.count(options.word) >= options.at_least:
                 kept.append(story)
         print(f"{len(kept)} stories", flush=True)

@@ -1,0 +1,150 @@
+"""One run on several processes, each with its own GPU: the batch is shared, or the features are.
+
+Every process takes the same steps in the same order with the same batches, and torch's collectives carry what one has
+to know of the others. All that differs from a run alone is the architecture's loss: `shared_batch` and (in `sharded`)
+`ShardedTopK` put collectives into it. Optimizer, schedules, dead features and metrics are those of every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from saewidgets.activations.blocks import Batch, Memory
+from saewidgets.sae import SAE, SAEConfig, SAEMetadata
+from saewidgets.sae.across import sharing
+from saewidgets.sae.architectures import Architecture, Knobs, Losses, get_architecture
+
+
+class Ranks:
+    """The processes of a run: torch's default group, or this process alone where there is none."""
+
+    def __init__(self) -> None:
+        there = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of everyone's tensor; the same bits on all."""
+        if self.size == 1:
+            return tensor
+        total = tensor.detach().clone()
+        # the gradient of W_enc lies in memory the other way round, and shall stay so
+        dist.all_reduce(total if total.is_contiguous() else total.t())
+        return total
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Everyone's tensor, one after the other: [size, ...]."""
+        if self.size == 1:
+            return tensor.detach()[None]
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        dist.all_gather(parts, tensor.detach().contiguous())
+        return torch.stack(parts)
+
+    def rows(self, n: int) -> slice:
+        """This process's rows of a batch of n. All of them, for everyone, if there are fewer than processes."""
+        if n < self.size:
+            return slice(0, n)
+        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+
+
+class RankSAE(SAE):
+    """An SAE that is trained by several processes together: it has an architecture of its own."""
+
+    def __init__(
+        self, cfg: SAEConfig, architecture: Architecture, metadata: SAEMetadata | None, device: str | torch.device
+    ) -> None:
+        super().__init__(cfg, metadata, device)
+        self._architecture = architecture
+
+    @property
+    def architecture(self) -> Architecture:
+        return self._architecture
+
+
+# ── data parallel ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def data_parallel(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cpu") -> RankSAE:
+    """An SAE of which each process has a whole copy, and trains on its part of each batch.
+
+    Gradients are averaged over the processes as they come (as `DistributedDataParallel` does), so that all copies stay
+    the same bits. They are those of the whole batch, but for what an architecture selects across a batch (batchtopk:
+    each process takes the n k largest of its own part).
+    """
+    sae = RankSAE(cfg, shared_batch(get_architecture(cfg.architecture), ranks), None, device)
+    if ranks.size > 1:
+        for parameter in sae.parameters():
+            parameter.register_hook(lambda gradient: ranks.sum(gradient) / ranks.size)
+    return sae
+
+
+def shared_batch(inner: Architecture, ranks: Ranks) -> Architecture:
+    """The same architecture, whose loss is given whole batches and works on this process's part."""
+    base: Any = type(inner)
+
+    class SharedBatch(base):
+        def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
+            n, mine = len(x), ranks.rows(len(x))
+            part = x[mine]
+            goal = part if target is x else target[mine]
+            weight = len(part) * ranks.size / n if n >= ranks.size else 1.0  # parts are not always of one size
+
+            def mean(rows: Tensor) -> Tensor:
+                return ranks.sum(rows.mean(0) * weight) / ranks.size
+
+            with sharing(mean):
+                losses: Losses = super().loss(sae, part, goal, knobs, dead)
+            told = torch.stack([losses.loss.detach(), *losses.extra.values()]) * weight
+            loss, *extra = ranks.sum(told) / ranks.size
+            if n < ranks.size:
+                return losses
+            residual = losses.residual.new_zeros(n, losses.residual.shape[1])
+            residual[mine] = losses.residual
+            # the value of all, the gradient of this part: the hooks of the parameters take the mean
+            own = losses.loss * weight
+            return Losses(
+                own + (loss - own).detach(),
+                ranks.sum(residual),
+                ranks.sum(losses.fired),
+                dict(zip(losses.extra, extra, strict=True)),
+            )
+
+    architecture: Architecture = SharedBatch()
+    return architecture
+
+
+class Together:
+    """A stream of which several processes read each block together: each runs its part of the forwards.
+
+    The batches are, to the bit, those that one process alone would read.
+    """
+
+    def __init__(self, acts: Any, ranks: Ranks) -> None:
+        self._acts, self._ranks = acts, ranks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._acts, name)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        blocks = self._acts.blocks
+        blocks.check(start)
+        batches: Iterator[Batch] = blocks.batches(epoch, start, self._acts.memory(blocks.rows), self._fill)
+        return batches
+
+    def _fill(self, epoch: int, memory: Memory, low: int, high: int) -> None:
+        for rows in memory:
+            rows.zero_()
+        self._acts.fill(epoch, memory, low, high, (self._ranks.rank, self._ranks.size))
+        for rows in memory:
+            dist.all_reduce(rows)  # every row is somebody's, and zero of all others
+
+
+def together(acts: Any, ranks: Ranks) -> Any:
+    """The stream as several processes read it; a cache and other iterables are read whole by each."""
+    from saewidgets.activations import ActivationStream
+
+    return Together(acts, ranks) if ranks.size > 1 and isinstance(acts, ActivationStream) else acts

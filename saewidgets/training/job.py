@@ -1,0 +1,154 @@
+"""A training job as a page of settings: the same from a notebook, from a script, and on many GPUs."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saewidgets.sae import SAE, SAEConfig, save_sae
+from saewidgets.sae.config import strict
+from saewidgets.training import checkpoints
+from saewidgets.training.config import TrainConfig
+from saewidgets.training.data import Vectors, held_out_score
+from saewidgets.training.distributed import Ranks, data_parallel, together
+from saewidgets.training.rank_loop import RankLoop, listed
+from saewidgets.training.run import OnMetrics, TrainingRun
+from saewidgets.training.sharded import feature_sharded, whole_sae
+from saewidgets.training.start import resume_training, train
+
+SPLITS = ("data", "features")
+
+
+@strict
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train on, what, and how. A TOML file of it:
+
+        split = "data"                  # how several processes share it; "features" for very large dictionaries
+        output = "my-sae"
+
+        [activations]
+        cache = "acts"                  # a folder that ActivationStream.cache wrote, or
+        # model = "gpt2"                # a model (left out: the embedded one), with ActivationStream's options
+        # texts = "stories.txt"         # (left out: the embedded stories)
+        # hook_name = "blocks.2.hook_resid_post"
+        batch_size = 4096
+
+        [sae]                           # options of SAEConfig; d_in is that of the activations
+        d_sae = 16384
+        k = 32
+
+        [train]                         # options of TrainConfig
+        n_tokens = 100_000_000
+        checkpoint_dir = "my-run"
+
+    Raises TypeError for a keyword it does not have, ValueError for an unknown split.
+    """
+
+    activations: Mapping[str, Any]
+    """Options of `ActivationCache.open` with its path as `cache`; or of `ActivationStream`, with `model` a name or
+    folder and `texts` the path of a text file."""
+
+    sae: Mapping[str, Any]
+    """Options of `SAEConfig`."""
+
+    train: Mapping[str, Any]
+    """Options of `TrainConfig`. With a checkpoint_dir that holds a checkpoint, the job goes on from it."""
+
+    split: str = "data"
+    """How several processes share the run: "data", each has the whole SAE and trains on a part of each batch;
+    "features", each has a part of the features (topk only)."""
+
+    output: str | None = None
+    """Folder that the trained SAE is saved to; None saves nothing."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"TrainJob: split must be one of {', '.join(SPLITS)}, got {self.split!r}.")
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> TrainJob:
+        """Read a job. Relative paths in it start at the current folder.
+
+        Raises FileNotFoundError, ValueError if it is no TOML or lacks a table, TypeError for unknown names.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"There is no file {str(file)!r}.")
+        try:
+            page = tomllib.loads(file.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{str(file)!r} is no TOML: {error}.") from None
+        missing = [table for table in ("activations", "sae", "train") if not isinstance(page.get(table), dict)]
+        if missing:
+            raise ValueError(f"{str(file)!r} lacks the table{'s'[: len(missing) > 1]} [{'], ['.join(missing)}].")
+        return cls(**page)
+
+    def start(self, on_metrics: OnMetrics | None = None, device: str | torch.device | None = None) -> TrainingRun:
+        """Start the run in a thread of this process, and return at once.
+
+        Under torchrun every process does this; they train together. `device`: this process's GPU, else the CPU, by
+        default. `on_metrics` hears of the rows in process 0 alone.
+
+        Raises what `train`, `SAEConfig` and `TrainConfig` raise.
+        """
+        ranks = Ranks()
+        device = torch.device(device) if device is not None else device_here()
+        acts = together(self._activations(device), ranks)
+        config = TrainConfig(**self.train)
+        cfg = SAEConfig(**{"d_in": acts.d_in, **self.sae})
+        hears = [on_metrics] if on_metrics is not None and ranks.rank == 0 else []
+        folder = config.checkpoint_dir
+        if ranks.size == 1 and not (folder and listed(folder)):
+            if folder and checkpoints.listed(folder):
+                return resume_training(folder, acts, on_metrics=hears, device=device)
+            return train(SAE(cfg, device=device), acts, config, on_metrics=hears)
+        if self.split == "features":
+            # what looks at the whole SAE while it trains would have to put it together first
+            config = config.replace(n_snapshots=0, n_evaluations=0)
+            sae = feature_sharded(cfg, ranks, device)
+        else:
+            config = config if ranks.rank == 0 else config.replace(n_snapshots=0, n_evaluations=0)
+            sae = data_parallel(cfg, ranks, device)
+        vectors = Vectors(acts, sae)
+        loop = RankLoop(sae, vectors, config, held_out_score(acts, None), ranks)
+        if folder and (found := listed(folder)):
+            loop.go_on_from(found[-1])
+        run = TrainingRun(loop, hears, torch.get_num_threads())
+        run.start()
+        return run
+
+    def finish(self, run: TrainingRun) -> SAE:
+        """Wait for a run of `start`, put its SAE together, and save it to `output`, in process 0."""
+        run.wait()
+        sae = whole_sae(run.sae)
+        if self.output is not None and Ranks().rank == 0:
+            save_sae(sae, self.output)
+        return sae
+
+    def _activations(self, device: torch.device) -> Any:
+        from saewidgets.activations import ActivationCache, ActivationStream
+
+        options = dict(self.activations)
+        if "cache" in options:
+            return ActivationCache.open(options.pop("cache"), **options)
+        from saewidgets.models import load_model, load_texts
+
+        model = load_model(options.pop("model", None), device=device)
+        texts = Path(options.pop("texts")) if "texts" in options else load_texts()
+        return ActivationStream(model, texts, **options)
+
+
+def device_here() -> torch.device:
+    """The GPU of this process (torchrun's LOCAL_RANK), or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device

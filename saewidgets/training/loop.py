@@ -1,0 +1,273 @@
+"""The work of a run: steps, rows, snapshots, checkpoints. When a step is taken, others decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saewidgets.sae import SAE
+from saewidgets.sae.sae import turn_of
+from saewidgets.training import checkpoints
+from saewidgets.training.config import TrainConfig
+from saewidgets.training.data import Batch, Vectors
+from saewidgets.training.gradients import check_precision
+from saewidgets.training.live import Settings
+from saewidgets.training.optimizers import check_optimizer
+from saewidgets.training.snapshots import Snapshots
+from saewidgets.training.step import MAX_SKIPPED, Steps, prepare
+from saewidgets.training.subscribers import Stopwatch
+
+DEAD_LOOKUPS = 200
+"""How often in a run the list of dead features that are to be revived is renewed."""
+
+RESAMPLINGS = 40
+"""How often in a run dead features are resampled, where the architecture does that, up to LAST_RESAMPLING."""
+
+LAST_RESAMPLING = 0.8
+"""Share of the run after which no feature is resampled: the new ones need time to learn."""
+
+Score = Callable[[SAE], float]
+
+
+class Loop:
+    """All that a run has done so far, and the next step of it. A checkpoint holds exactly what is here.
+
+    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record. `saved`: whether
+    there is a checkpoint to go on from.
+    """
+
+    def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None) -> None:
+        # said now and not from the thread, after the first activations were read
+        check_optimizer(config.optimizer)
+        check_precision(config.precision, sae)
+        self.sae, self.vectors, self.config, self.score = sae, vectors, config, score
+        self.step = self.tokens = 0
+        self.rows: list[dict[str, float]] = []
+        self.events: list[dict[str, Any]] = []
+        self.settings = Settings(sae, config)
+        self.snapshots = Snapshots(sae, config.n_snapshots, config.n_logs, config.checkpoint_dir)
+        self.clock = Stopwatch()
+        self.checkpoint_errors: list[str] = []
+        self.steps: Steps | None = None
+        self._planned = 0  # steps of the run as it was known when it began
+        self._position = vectors.position  # of the stream, after the last batch that was taken
+        self._logged, self._marked = 0, 0.0  # tokens and seconds at the last row
+        self._saved = 0  # tokens at the last checkpoint, or the last attempt at one
+        self.saved = False
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.step + math.ceil((self.config.n_tokens - self.tokens) / self.vectors.batch_size)
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, may_go_on: Callable[[], bool]) -> bool:
+        """Get ready from the first vectors of the stream, if that was not done; False if `may_go_on` said no."""
+        if self.steps is not None:
+            return True
+        sample = self.vectors.sample(self.config.n_tokens, may_go_on)
+        if sample is None:
+            return False
+        x, target = sample
+        with turn_of(self.sae):
+            centre = prepare(self.sae, x, None if target is x else target)
+        self._planned = self.n_steps
+        self._get_ready(centre)
+        self._marked = self.clock.seconds
+        return True
+
+    def _get_ready(self, centre: Tensor) -> Steps:
+        if self.settings.lr is None:
+            self.settings.lr = self.config.peak_lr(self.sae.cfg.d_sae, self._planned)
+        self.steps = Steps(self.sae, self.config, self._planned, centre)
+        return self.steps
+
+    def take(self, batch: Batch) -> None:
+        """One step, on a batch of the stream."""
+        steps, config, settings = self._begun(), self.config, self.settings
+        x, target = batch
+        if len(x) > config.n_tokens - self.tokens:
+            x = x[: config.n_tokens - self.tokens]
+            target = x if batch[1] is batch[0] else target[: len(x)]
+        if self.step % max(1, self.n_steps // DEAD_LOOKUPS) == 0:
+            steps.find_dead()
+        progress, micro = self.tokens / config.n_tokens, steps.gradients.micro_batch
+        reviving = settings.revive is not False
+        steps.take(
+            x, target, settings.knobs_at(progress), settings.lr_at(progress),
+            revive=reviving and self.step % config.aux_every == 0,
+        )  # fmt: skip
+        if reviving and progress < LAST_RESAMPLING and self.step % max(1, self.n_steps // RESAMPLINGS) == 0:
+            steps.resample()
+        self.step, self.tokens = self.step + 1, self.tokens + len(x)
+        self._position = self.vectors.position
+        self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)
+        if steps.gradients.micro_batch != micro:
+            self.note("micro_batch", micro or len(x), steps.gradients.micro_batch)
+
+    def set(self, changes: Mapping[str, Any]) -> None:
+        """Make changes between two steps, and write them down. Raises, as a sentence, if one cannot be made."""
+        self.settings.check(changes)
+        for name, old, new in self.settings.apply(changes):
+            self.note(name, old, new)
+
+    def note(self, name: str, old: Any, new: Any) -> None:
+        """Write an event down."""
+        self.events.append({"step": self.step, "tokens": self.tokens, "name": name, "old": old, "new": new})
+
+    # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def log_if_due(self) -> dict[str, float] | None:
+        """A new row of the metrics, if it is time for one."""
+        n_logs, n_tokens = self.config.n_logs, self.config.n_tokens
+        before, now = n_logs * self._logged // n_tokens, n_logs * self.tokens // n_tokens
+        if now == before:
+            return None
+        row = self._log(before, now)
+        if any(before < number <= now for number in self.snapshots.rows):
+            self._snapshot()
+        return row
+
+    def log_rest(self) -> dict[str, float] | None:
+        """A row of what was done since the last one, when a run is stopped."""
+        n_logs = self.config.n_logs
+        return self._log(n_logs - 1, n_logs) if self.tokens > self._logged else None
+
+    def _log(self, before: int, now: int) -> dict[str, float]:
+        """Read the sums of the last steps from the device and write them as a row, number `now`."""
+        steps, config, n_vectors = self._begun(), self.config, self.vectors.n_vectors
+        readings, seconds = steps.read(), self.clock.seconds
+        progress = self.tokens / config.n_tokens
+        knobs, settings = self.settings.knobs_at(progress), self.settings
+        n = config.n_evaluations
+        due = any(before < round(config.n_logs * (i + 1) / n) <= now for i in range(n))
+        recovered = self.score(self.sae.clone()) if self.score is not None and due else math.nan
+        row: dict[str, float] = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "epoch": self.tokens / n_vectors if n_vectors else math.nan,
+            "loss": readings.loss,
+            "explained_variance": readings.explained_variance,
+            "l0": readings.l0,
+            "dead_fraction": readings.dead_fraction,
+            "dead_window": config.dead_window or 0,
+            "deaths": readings.deaths,
+            "births": readings.births,
+            "lr": settings.lr_at(progress),
+            "sparsity": knobs.sparsity if settings.sparsity is not None else math.nan,
+            "k": float(knobs.k) if settings.k is not None else math.nan,
+            "vectors_per_second": (self.tokens - self._logged) / max(seconds - self._marked, 1e-9),
+            "seconds": seconds,
+            "ce_loss_recovered": recovered,
+            "skipped_steps": readings.skipped,
+            **readings.extra,
+        }
+        self.rows.append(row)
+        self._logged, self._marked = self.tokens, seconds
+        if readings.skipped_in_a_row >= MAX_SKIPPED:
+            raise ArithmeticError(
+                f"{readings.skipped_in_a_row} steps in a row gave NaN or infinities. The SAE keeps the weights "
+                "from before them. Look at the activations (torch.isfinite), or choose a smaller learning rate."
+            )
+        return row
+
+    def _begun(self) -> Steps:
+        if self.steps is None:
+            raise RuntimeError("The run has not begun: there are no steps to speak of.")
+        return self.steps
+
+    # ── what stays ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _snapshot(self) -> None:
+        cfg, knobs = self.sae.cfg, self.settings.knobs_at(self.tokens / self.config.n_tokens)
+        if self.settings.k is not None and knobs.k != cfg.k:
+            cfg = dataclasses.replace(cfg, k=knobs.k)  # while k is annealed: what it is trained with now
+        try:
+            self.snapshots.keep(self.sae, cfg, self.step)
+        except OSError as error:
+            self.checkpoint_errors.append(
+                f"The snapshot of step {self.step} could not be written: {error}. The run goes on without it."
+            )
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint, if it is time for one."""
+        every = self.config.checkpoint_every
+        if every is not None and self.tokens // every > self._saved // every:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint, if the run has a folder and began. What goes wrong is kept in `checkpoint_errors`."""
+        folder = self.config.checkpoint_dir
+        if folder is None or self.steps is None or self._saved == self.tokens:
+            return
+        try:
+            checkpoints.write(folder, self.step, self._state(), self._tensors())
+        except OSError as error:
+            self.checkpoint_errors.append(
+                f"The checkpoint of step {self.step} could not be written: {error}. The run goes on without it."
+            )
+        else:
+            checkpoints.prune(folder, self.config.keep_last)
+            self.saved = True
+        self._saved = self.tokens
+
+    def _tensors(self) -> dict[str, Tensor]:
+        own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        return own | {f"steps.{name}": tensor for name, tensor in self._begun().state().items()}
+
+    def _state(self) -> dict[str, Any]:
+        """Everything of a run that is no tensor, as JSON values (rows hold NaN too, which Python's JSON has)."""
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": str(self.sae.device),
+            "sae": {"cfg": self.sae.cfg.to_dict(), "metadata": self.sae.metadata.to_dict()},
+            "config": self.config.to_dict(),
+            "settings": {**self.settings.values(), "annealing": self.settings.annealing},
+            "step": self.step,
+            "tokens": self.tokens,
+            "planned": self._planned,
+            "logged": self._logged,
+            "marked": self._marked,
+            "seconds": self.clock.seconds,
+            "micro_batch": self._begun().gradients.micro_batch,
+            "rows": self.rows,
+            "events": self.events,
+            "snapshots": self.snapshots.steps,
+            "stream": {
+                "position": self._position,
+                "batch_size": self.vectors.batch_size,
+                "n_vectors": self.vectors.n_vectors,
+                "fingerprints": self.vectors.fingerprints(),
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go back to where a checkpoint was written: the SAE, the optimizer, the stream, the record."""
+        for name in ("step", "tokens"):
+            setattr(self, name, state[name])
+        self.rows, self.events = list(state["rows"]), list(state["events"])
+        for name, value in state["settings"].items():
+            setattr(self.settings, name, value)
+        stream = state["stream"]
+        self.vectors.batch_size, self.vectors.n_vectors = stream["batch_size"], stream["n_vectors"]
+        self._position = tuple(stream["position"])
+        self.vectors.seek(*self._position)
+        self.snapshots.take_over(state["snapshots"])
+        self.clock = Stopwatch(state["seconds"])
+        self._planned, self._logged, self._marked = state["planned"], state["logged"], state["marked"]
+        self._saved, self.saved = self.tokens, True
+        steps = self._get_ready(tensors["steps.centre"].to(self.sae.device))
+        own = self.sae.state_dict()
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                if name.startswith("sae."):
+                    own[name.removeprefix("sae.")].copy_(tensor)
+        steps.load({name.removeprefix("steps."): t for name, t in tensors.items() if name.startswith("steps.")})
+        steps.gradients.micro_batch = state["micro_batch"]

@@ -1,0 +1,118 @@
+"""The work of a run on several processes: a `Loop` whose checkpoints are written by all of them together.
+
+A checkpoint is a folder in torch's distributed format (`torch.distributed.checkpoint`): every process writes its part,
+and any number of processes can go on from it. What is no tensor is in run.json beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
+
+from saewidgets.sae import SAE
+from saewidgets.training.config import TrainConfig
+from saewidgets.training.data import Vectors
+from saewidgets.training.distributed import Ranks
+from saewidgets.training.loop import Loop, Score
+from saewidgets.training.sharded import ShardedSteps, ShardedTopK, as_part, features_at
+from saewidgets.training.step import Steps
+
+_STATE, _WHOLE = "run.json", ".metadata"  # torch writes the second one last
+_PREFIX = "distributed-"
+
+
+class RankLoop(Loop):
+    """`Loop` for the SAEs of `data_parallel` and `feature_sharded`."""
+
+    def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None, ranks: Ranks) -> None:
+        super().__init__(sae, vectors, config, score)
+        self.ranks = ranks
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a part of the features."""
+        return isinstance(self.sae.architecture, ShardedTopK)
+
+    def _get_ready(self, centre: Tensor) -> Steps:
+        architecture = self.sae.architecture
+        if not isinstance(architecture, ShardedTopK):
+            return super()._get_ready(centre)
+        if self.config.clip_norm is not None:
+            raise ValueError("clip_norm needs the gradient in one piece. Take split='data', or leave it out.")
+        if self.settings.lr is None:
+            self.settings.lr = self.config.peak_lr(architecture.whole.d_sae, self._planned)
+        self.steps = ShardedSteps(self.sae, self.config, self._planned, centre)
+        return self.steps
+
+    def save(self) -> None:
+        folder = self.config.checkpoint_dir
+        if folder is None or self.steps is None or self._saved == self.tokens:
+            return
+        path = Path(folder) / f"{_PREFIX}{self.step:09d}"
+        if self.ranks.rank == 0:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / _STATE).write_text(json.dumps(self._state()), encoding="utf-8")
+        self.ranks.sum(torch.zeros((), device=self.sae.device))  # no one writes before the folder is there
+        save(self._parts(self._tensors()), checkpoint_id=path, no_dist=self.ranks.size == 1)
+        self._saved = self.tokens
+        if self.ranks.rank == 0:
+            for old in listed(folder)[: -self.config.keep_last]:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def go_on_from(self, path: Path) -> None:
+        """Take up the run where a checkpoint was written, by however many processes."""
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        ours, theirs = self.vectors.fingerprints(), state["stream"]["fingerprints"]
+        if ours != theirs:
+            differing = [name for name in theirs or {} if (ours or {}).get(name) != theirs[name]]
+            raise ValueError(
+                f"The checkpoint {str(path)!r} was trained on other activations: {', '.join(differing) or 'all'} "
+                "differ. Give the same ones, or another checkpoint_dir."
+            )
+        known = FileSystemReader(path).read_metadata().state_dict_metadata
+        tensors = self._parts(
+            {name: self._room(name, entry) for name, entry in known.items() if hasattr(entry, "size")}
+        )
+        load(tensors, checkpoint_id=path, no_dist=self.ranks.size == 1)
+        own = {name: t.to_local() if isinstance(t, DTensor) else t for name, t in tensors.items()}
+        self.restore(state, own)
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        super().restore(state, tensors)
+        steps = self._begun()
+        dead = steps.was_dead.nonzero().squeeze(1)
+        any_dead = self.ranks.sum(torch.tensor(len(dead), device=dead.device)) if self.sharded else len(dead)
+        steps.dead = dead if int(any_dead) else None
+
+    def _room(self, name: str, entry: Any) -> Tensor:
+        """Memory for this process's part of a tensor of the checkpoint."""
+        shape, at = list(entry.size), self._features_at(name)
+        if at is not None:
+            shape[at] //= self.ranks.size
+        return torch.empty(shape, dtype=entry.properties.dtype, device=self.sae.device)
+
+    def _parts(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # which features are dead follows from was_dead, and is another number of them in each process
+        kept = {name: tensor.detach() for name, tensor in tensors.items() if name != "steps.dead"}
+        if not self.sharded or self.ranks.size == 1:
+            return kept
+        return {name: as_part(tensor, self._features_at(name)) for name, tensor in kept.items()}
+
+    def _features_at(self, name: str) -> int | None:
+        return features_at(name, [n for n, _ in self.sae.named_parameters()]) if self.sharded else None
+
+
+def listed(folder: str | os.PathLike[str]) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    return sorted(path for path in Path(folder).glob(f"{_PREFIX}*") if (path / _WHOLE).is_file())

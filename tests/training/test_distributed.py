@@ -1,0 +1,170 @@
+"""Two processes train the SAE that one trains: the batch shared, or the features."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import saewidgets as sw
+from saewidgets.training.rank_loop import listed
+
+HOOK = "blocks.1.hook_resid_post"
+SAME = ("loss", "explained_variance", "l0", "dead_fraction", "deaths", "births", "aux_loss", "tokens", "step")
+SAE = {"d_sae": 256, "k": 4, "aux_k": 16, "dtype": "float64"}
+TRAIN = {"n_tokens": 1600, "dead_window": 200, "aux_every": 2, "n_logs": 8, "lr": 3e-3, "n_evaluations": 2}
+ALONE = ("data-topk", "features-topk", "data-stream", "data-jumprelu", "data-relu")
+KEPT = ("data-kept", "data-kept_again", "features-kept", "features-kept_again")
+JOBS = (*ALONE, *KEPT, "data-batchtopk")
+OTHERS: dict[str, dict[str, Any]] = {
+    "jumprelu": {"d_sae": 256, "dtype": "float64"},
+    "relu": {"d_sae": 256, "dtype": "float64"},
+    "batchtopk": SAE,
+}
+"""First what is split; `kept` ones write checkpoints, from which their `again` goes on."""
+
+
+def toml(values: dict[str, Any]) -> str:
+    return "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+
+
+def page(folder: Path, name: str, **sae: Any) -> str:
+    # parts and last batches of another size than the others
+    activations: dict[str, Any] = {"cache": str(folder / "acts"), "batch_size": 101}
+    if "stream" in name:
+        activations = {"texts": str(folder / "texts.txt"), "hook_name": HOOK, "context_size": 32, "batch_size": 101}
+        activations["contexts_per_forward"] = 3
+    train: dict[str, Any] = dict(TRAIN)
+    if "kept" in name:
+        train |= {"checkpoint_dir": str(folder / f"{name.removesuffix('_again')}.run"), "checkpoint_every": 400}
+        train["keep_last"] = 9
+    split, _, kind = name.partition("-")
+    sae = {"architecture": kind, **OTHERS[kind], **sae} if kind in OTHERS else {**SAE, **sae}
+    return (
+        f'split = "{split}"\noutput = "{folder / name}.sae"\n[activations]\n{toml(activations)}\n'
+        f"[sae]\n{toml(sae)}\n[train]\n{toml(train)}\n"
+    )
+
+
+def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(demo_model: Any, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Activations, and all jobs, done by two processes."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "texts.txt").write_text("<|endoftext|>".join(texts[:6]))
+    acts = sw.ActivationStream(demo_model, texts[:6], HOOK, context_size=32)
+    acts.cache(folder / "acts", "float32")
+    for name in JOBS:
+        (folder / f"{name}.toml").write_text(page(folder, name))
+    (folder / "features-uneven.toml").write_text(page(folder, "features-uneven", d_sae=255))
+    (folder / "features-dense.toml").write_text(page(folder, "features-dense", multi_k=8))
+    done = two_processes(str(Path(__file__).with_name("rank_jobs.py")), str(folder))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def rows_of(folder: Path, name: str) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = json.loads((folder / f"{name}.rows").read_text())
+    return rows
+
+
+def check_equal(rows: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    assert len(rows) == len(expected)
+    for row, wanted in zip(rows, expected, strict=True):
+        for column in SAME:
+            pair = row.get(column, math.nan), wanted.get(column, math.nan)
+            assert pair[0] == pytest.approx(pair[1], rel=1e-5, abs=1e-12, nan_ok=True), column
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_two_processes_train_the_same_sae_as_one(folder: Path, name: str) -> None:
+    alone: list[dict[str, float]] = []
+    job = sw.TrainJob.from_toml(folder / f"{name}.toml")
+    sae = dataclasses.replace(job, output=None).finish(job.start(on_metrics=alone.append, device="cpu"))
+    assert len(alone) == TRAIN["n_logs"]
+    check_equal(rows_of(folder, name), alone)
+    if "topk" in name:  # AuxK was put to the test
+        assert alone[-1]["dead_fraction"] > 0 and any("aux_loss" in row for row in alone)
+    weights = torch.load(folder / f"{name}.pt")
+    for key, value in sae.state_dict().items():
+        assert torch.allclose(weights[key], value, rtol=1e-6, atol=1e-8), key
+    check_copies(folder, name)
+    assert sw.load_sae(folder / f"{name}.sae").cfg.d_sae == 256
+
+
+def check_copies(folder: Path, name: str) -> None:
+    first, second = ((folder / f"{name}.{rank}.sha256").read_text() for rank in (0, 1))
+    assert first == second
+
+
+def test_where_parts_choose_for_themselves_the_copies_stay_the_same(folder: Path) -> None:
+    check_copies(folder, "data-batchtopk")
+    rows = rows_of(folder, "data-batchtopk")
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["l0"] == pytest.approx(4, abs=0.2)
+    assert 0 < float(torch.load(folder / "data-batchtopk.pt")["threshold"])
+
+
+@pytest.mark.parametrize("split", ["data", "features"])
+def test_a_job_goes_on_from_its_checkpoint_on_any_number_of_processes(folder: Path, split: str) -> None:
+    uninterrupted = rows_of(folder, f"{split}-topk")
+    check_equal(rows_of(folder, f"{split}-kept"), uninterrupted)
+    check_equal(rows_of(folder, f"{split}-kept_again"), uninterrupted[-4:])
+    kept = listed(folder / f"{split}-kept.run")
+    assert len(kept) > 3
+    for path in kept[2:]:
+        shutil.rmtree(path)
+    (kept[1] / ".metadata").rename(kept[1] / "broken")  # a checkpoint that was not finished is passed over
+    alone: list[dict[str, float]] = []
+    job = sw.TrainJob.from_toml(folder / f"{split}-kept.toml")
+    dataclasses.replace(job, output=None).finish(job.start(on_metrics=alone.append, device="cpu"))
+    check_equal(alone, uninterrupted[-len(alone) :])
+    assert len(alone) > 4
+
+
+def test_what_cannot_be_spread_gets_a_sentence(folder: Path) -> None:
+    assert "d_sae=255 cannot be spread over 2 processes" in (folder / "features-uneven.error").read_text()
+    assert "architecture='topk' without multi_k" in (folder / "features-dense.error").read_text()
+
+
+def test_the_command_trains_on_one_process_and_on_two(folder: Path, tmp_path: Path) -> None:
+    text = page(folder, "features-topk").replace(str(folder / "features-topk.sae"), str(tmp_path / "mine"))
+    (tmp_path / "train.toml").write_text(text)
+    done = two_processes("-m", "saewidgets.training", str(tmp_path / "train.toml"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert len(lines) == TRAIN["n_logs"]  # of process 0 alone
+    row = rows_of(folder, "features-topk")[-1]
+    assert lines[-1].split("  ")[2] == f"loss {row['loss']:.6g}"
+    sae = sw.load_sae(tmp_path / "mine")
+    assert (sae.cfg.d_sae, sae.metadata.hook_name, sae.metadata.n_tokens_trained) == (256, HOOK, 1600)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "sentence"),
+    [
+        ("split = [", ValueError, "is no TOML"),
+        ("[sae]\nk = 4", ValueError, r"lacks the tables \[activations\], \[train\]"),
+        ('split = "both"\n[activations]\n[sae]\n[train]', ValueError, "split must be one of data, features"),
+        ('spilt = "data"\n[activations]\n[sae]\n[train]', TypeError, "no option 'spilt'. Did you mean 'split'"),
+    ],
+)
+def test_pages_that_are_wrong_get_a_sentence(tmp_path: Path, text: str, kind: Any, sentence: str) -> None:
+    (tmp_path / "train.toml").write_text(text)
+    with pytest.raises(kind, match=sentence):
+        sw.TrainJob.from_toml(tmp_path / "train.toml")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        sw.TrainJob.from_toml(tmp_path / "none.toml")
