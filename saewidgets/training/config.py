@@ -145,11 +145,12 @@ class TrainConfig:
 
         Above 2048 features it falls as 1 / sqrt(d_sae) (Gao et al. 2024), above 500 steps as 1 / sqrt(n_steps): what
         a short run cannot do without, kills features in a long one. Muon's updates are scaled to the size of Adam's
-        and take the same rate; every update of Signum is as large as Adam's largest, so that it takes a tenth.
+        and take the same rate; every update of Signum is as large as Adam's largest, so that it takes a quarter. Both
+        measured: tests/benchmarks/run_options.py.
         """
         if self.lr is not None:
             return self.lr
-        largest = 5e-4 if self.optimizer == "signum" else 5e-3
+        largest = 1.25e-3 if self.optimizer == "signum" else 5e-3
         return largest * min(1.0, 2048 / d_sae) ** 0.5 * min(1.0, 500 / n_steps) ** 0.5
 
     def lr_factor(self, progress: float) -> float:
