@@ -222,6 +222,10 @@ def test_every_architecture_is_the_same_function_when_loaded(name: str, tmp_path
     assert torch.allclose(half(x()), xhat, atol=0.2)
     cfg = json.loads((tmp_path / "mine" / CFG).read_text())
     assert cfg["architecture"] == LENS_NAMES.get(name, f"saewidgets_{name}")
+    if name in LENS_NAMES:  # sae-lens refuses a tensor that it does not know
+        biases = {"gated": {"b_gate", "b_mag", "r_mag"}, "jumprelu": {"b_enc", "threshold"}}
+        expected = {"W_enc", "W_dec", "b_dec"} | biases.get(LENS_NAMES[name], {"b_enc"})
+        assert load_file(tmp_path / "mine" / WEIGHTS).keys() == expected
 
 
 @pytest.mark.parametrize("normalize", ["unit_norm", "constant_norm", "layer_norm", "none"])

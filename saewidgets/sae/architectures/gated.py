@@ -54,7 +54,8 @@ class Gated(Architecture):
 
     def save(self, sae: SAE) -> dict[str, Tensor]:
         tensors = super().save(sae)
-        return {**tensors, "b_gate": tensors.pop("b_enc")}
+        b_gate = tensors.pop("b_enc")
+        return {**tensors, "b_gate": b_gate}
 
     def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
         super().load(sae, {"b_enc" if name == "b_gate" else name: value for name, value in tensors.items()})

@@ -70,7 +70,8 @@ class JumpReLU(Architecture):
 
     def save(self, sae: SAE) -> dict[str, Tensor]:
         tensors = super().save(sae)
-        return {**tensors, "threshold": tensors.pop("log_threshold").exp()}
+        threshold = tensors.pop("log_threshold").exp()
+        return {**tensors, "threshold": threshold}
 
     def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
         threshold = tensors["threshold"].to(log_threshold(sae).dtype)
