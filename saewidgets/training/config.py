@@ -81,7 +81,8 @@ class TrainConfig:
     """Vectors between two checkpoints; None is 5% of n_tokens. One is also written when the run ends or is stopped."""
 
     keep_last: int = 2
-    """How many checkpoints stay; older ones are deleted once a newer one is whole."""
+    """How many checkpoints stay; older ones are deleted once a newer one is whole, so the disk needs room for one
+    more."""
 
     def __post_init__(self) -> None:
         check_count("TrainConfig", "n_tokens", self.n_tokens)
