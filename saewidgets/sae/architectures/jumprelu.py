@@ -11,12 +11,14 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.selection import above, places_above
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Generator, Tensor
 
     from saewidgets.sae.config import SAEConfig
     from saewidgets.sae.sae import SAE
 
-INITIAL_THRESHOLD = 0.1
+INITIAL_THRESHOLD = 0.5
 TANH_SCALE = 4.0
 """c of the tanh penalty, that of the source."""
 
@@ -44,12 +46,14 @@ class JumpReLU(Architecture):
         d 1[h > theta] / d theta = -(1 / bandwidth) 1[|h - theta| < bandwidth / 2]
 
     Its logarithm is learned, in float32 or better whatever the weights are, for a threshold in bfloat16 stops moving
-    long before it arrives; at ten times the learning rate, for Adam moves a logarithm by the rate itself. The last
-    term of L, from the second source, draws dead features back. Decoder rows have length 1.
+    long before it arrives; at three times the learning rate, for Adam moves a logarithm by the rate itself, so a
+    threshold needs 1 / rate steps to grow by a factor of e. All begin at 0.5. The last term of L, from the second
+    source, draws dead features back. Decoder rows have length 1.
     """
 
     reads = frozenset({"sparsity_coefficient", "bandwidth", "penalty"})
-    lr_scale = {"log_threshold": 10.0}
+    saved_as = "jumprelu"
+    lr_scale = {"log_threshold": 3.0}
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
         return 2e-3
@@ -64,6 +68,18 @@ class JumpReLU(Architecture):
     def scale_code(self, sae: SAE, by: Tensor) -> None:
         super().scale_code(sae, by)
         log_threshold(sae).add_(by.log())
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        tensors = super().save(sae)
+        threshold = tensors.pop("log_threshold").exp()
+        return {**tensors, "threshold": threshold}
+
+    def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
+        threshold = tensors["threshold"].to(log_threshold(sae).dtype)
+        # a file may have thresholds of 0, or below, which mean the same
+        logarithm = threshold.clamp_min(torch.finfo(threshold.dtype).tiny).log()
+        rest = {name: value for name, value in tensors.items() if name != "threshold"}
+        super().load(sae, {**rest, "log_threshold": logarithm})
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, log_threshold(sae).detach().exp())
