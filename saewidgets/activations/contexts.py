@@ -19,6 +19,7 @@ from saewidgets.activations.sources import Texts as Texts
 from saewidgets.activations.sources import documents
 from saewidgets.models.tokens import bos_id, check_ids, encode
 
+_HELD_OUT_SHARE, _HELD_OUT_MOST, _HELD_OUT_FROM = 0.02, 64, 10
 _AT_ONCE, _CHARACTERS_AT_ONCE = 256, 1 << 22  # documents, and characters of them, that are tokenised together
 
 
@@ -97,6 +98,18 @@ def pack(
         tokens[:, 0] = bos
         mask = np.pad(mask, ((0, 0), (1, 0)), constant_values=True)
     return Contexts(torch.from_numpy(tokens), torch.from_numpy(mask), torch.tensor(doc))
+
+
+def held_out_from(contexts: Contexts) -> int:
+    """Where the held-out contexts begin: with a document of their own, where the text has more than one."""
+    n = len(contexts)
+    if n < _HELD_OUT_FROM:
+        return n
+    cut = n - min(_HELD_OUT_MOST, max(1, round(n * _HELD_OUT_SHARE)))
+    fresh = cut
+    while fresh < n and contexts.doc[fresh] == contexts.doc[fresh - 1]:
+        fresh += 1
+    return fresh if fresh < n else cut
 
 
 def _ids_of(model: Any, source: Iterator[Any]) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.activations.blocks import Batch, Blocks, Memory, generator
-from saewidgets.activations.contexts import Contexts, pack
+from saewidgets.activations.contexts import Contexts, held_out_from, pack
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
 from saewidgets.activations.sources import Texts
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from saewidgets.activations.cache import ActivationCache
     from saewidgets.sae.sae import SAE
-
-_HELD_OUT_SHARE, _HELD_OUT_MOST, _HELD_OUT_FROM = 0.02, 64, 10
 
 
 class ActivationStream:
@@ -108,7 +106,7 @@ class ActivationStream:
         self.contexts_per_forward = contexts_per_forward
         self.block_batches = block_batches
         packed = pack(model, texts, context_size, prepend_bos, max_texts, max_tokens)
-        cut = _cut(packed)
+        cut = held_out_from(packed)
         self._contexts, self._held_out = packed[:cut], packed[cut:]
         counts = self._wanted(self._contexts.mask).sum(1)
         self._contexts, self._counts = self._contexts[counts > 0], counts[counts > 0]
@@ -300,15 +298,3 @@ class ActivationStream:
             return float("nan")
         scores = splice_scores(sae, self.model, kept.tokens, kept.mask, self.site, target_site=self.target_site)
         return scores.ce_loss_recovered
-
-
-def _cut(contexts: Contexts) -> int:
-    """Where the held-out contexts begin: with a document of their own, where the text has more than one."""
-    n = len(contexts)
-    if n < _HELD_OUT_FROM:
-        return n
-    cut = n - min(_HELD_OUT_MOST, max(1, round(n * _HELD_OUT_SHARE)))
-    fresh = cut
-    while fresh < n and contexts.doc[fresh] == contexts.doc[fresh - 1]:
-        fresh += 1
-    return fresh if fresh < n else cut
