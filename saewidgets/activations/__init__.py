@@ -5,6 +5,7 @@ Everything that runs the language model to get activations goes through here, an
 
 from __future__ import annotations
 
+from saewidgets.activations.blocks import BrokenOff
 from saewidgets.activations.cache import ActivationCache
 from saewidgets.activations.contexts import Contexts, pack
 from saewidgets.activations.harvest import harvest
@@ -15,6 +16,7 @@ from saewidgets.activations.stream import ActivationStream
 __all__ = [
     "ActivationCache",
     "ActivationStream",
+    "BrokenOff",
     "Contexts",
     "HookSite",
     "SpliceScores",

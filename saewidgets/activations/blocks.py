@@ -22,6 +22,13 @@ Memory = tuple[Tensor, ...]
 Fill = Callable[[int, Memory, int, int], None]
 """`fill(epoch, memory, low, high)`: write vectors number low to high of the epoch into the first rows."""
 
+Ask = Callable[[], bool]
+"""Asked between two forwards whether to go on; may wait before it answers. False raises `BrokenOff`."""
+
+
+class BrokenOff(Exception):
+    """Reading ended in the middle of a block, because who reads it said so."""
+
 
 @dataclass(frozen=True)
 class Blocks:

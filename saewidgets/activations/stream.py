@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from saewidgets.activations.blocks import Batch, Blocks, Memory, generator
+from saewidgets.activations.blocks import Ask, Batch, Blocks, BrokenOff, Memory, generator
 from saewidgets.activations.contexts import Contexts, held_out_from, pack
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
@@ -210,14 +211,18 @@ class ActivationStream:
             "device": device_of(self.model).type,
         }
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int = 0, start: int = 0, may_go_on: Ask | None = None) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on; the same tensors that skipping would give.
+
+        A block takes many forwards: `may_go_on` is asked before each, so that a run can pause inside a block.
 
         Raises:
             ValueError: `start` is not a batch of the epoch.
+            BrokenOff: `may_go_on` said no.
         """
         self.blocks.check(start)
-        return self.blocks.batches(epoch, start, self.memory(self.blocks.rows), self.fill)
+        fill = partial(self.fill, may_go_on=may_go_on)
+        return self.blocks.batches(epoch, start, self.memory(self.blocks.rows), fill)
 
     def cache(
         self,
@@ -255,7 +260,15 @@ class ActivationStream:
         sites = [self.site] if self.target_site is None else [self.site, self.target_site]
         return tuple(torch.empty(rows, site.d_in, device=device_of(self.model)) for site in sites)
 
-    def fill(self, epoch: int, memory: Memory, low: int, high: int, share: tuple[int, int] = (0, 1)) -> None:
+    def fill(
+        self,
+        epoch: int,
+        memory: Memory,
+        low: int,
+        high: int,
+        share: tuple[int, int] = (0, 1),
+        may_go_on: Ask | None = None,
+    ) -> None:
         """Vectors number `low` to `high` of an epoch's permuted text into the first rows of `memory`.
 
         `share` (i, n): only every n-th forward is run, from number i on, and other rows are left as they are: n
@@ -273,6 +286,8 @@ class ActivationStream:
         # contexts of like length share a forward, cut to the longest of them: padding costs next to nothing
         by_length = torch.argsort(lengths, descending=True, stable=True)
         for some in by_length.split(self.contexts_per_forward)[share[0] :: share[1]]:
+            if may_go_on is not None and not may_go_on():
+                raise BrokenOff
             width = int(lengths[some[0]])
             wanted = self._wanted(mask[some, :width])
             rows = (starts[some, None] + wanted.cumsum(1) - 1)[wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,9 @@ class Vectors:
         self._told: dict[str, str] | None = None
         self._kept: deque[tuple[tuple[int, int], Batch | None]] = deque()
         self._batches = self._read(0, 0)
+        self._may_go_on: Callable[[], bool] = lambda: True
+        batches = getattr(acts, "batches", None)
+        self._asks = batches is not None and "may_go_on" in inspect.signature(batches).parameters
         d_in = getattr(acts, "d_in", None)
         if d_in is None or not (hasattr(acts, "batches") or hasattr(acts, "__iter__")):
             raise TypeError(
@@ -110,9 +114,10 @@ class Vectors:
     def sample(self, at_most: int, may_go_on: Callable[[], bool]) -> Batch | None:
         """The first batches as one, about SAMPLE vectors, or the first epoch. `next` gives them again.
 
-        None if `may_go_on` said no.
+        None, or BrokenOff from inside a block, if `may_go_on` said no.
         """
         n = 0
+        self._may_go_on = may_go_on
         while n < min(SAMPLE, at_most):
             if not may_go_on():
                 return None
@@ -130,8 +135,10 @@ class Vectors:
         paired = any(x is not target for x, target in batches)
         return x, torch.cat([target for _, target in batches]) if paired else x
 
-    def next(self) -> Batch:
-        """The next batch, [batch, d_in] and [batch, d_out]."""
+    def next(self, may_go_on: Callable[[], bool] | None = None) -> Batch:
+        """The next batch, [batch, d_in] and [batch, d_out]. BrokenOff if `may_go_on` said no inside a block."""
+        if may_go_on is not None:
+            self._may_go_on = may_go_on
         while True:
             self.position, batch = self._kept.popleft() if self._kept else next(self._batches)
             if batch is not None:
@@ -160,7 +167,8 @@ class Vectors:
             n = 0
             # what cannot seek is read over
             batches = (
-                self._acts.batches(epoch, start) if hasattr(self._acts, "batches") and start
+                self._acts.batches(epoch, start, may_go_on=lambda: self._may_go_on()) if self._asks
+                else self._acts.batches(epoch, start) if hasattr(self._acts, "batches") and start
                 else self._acts.batches(epoch) if hasattr(self._acts, "batches")
                 else itertools.islice(iter(self._acts), start, None)
             )  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 
+from saewidgets.activations import BrokenOff
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
 from saewidgets.sae.sae import turn_of
 from saewidgets.training.config import TrainConfig
@@ -47,6 +49,8 @@ class TrainingRun:
     def start(self) -> None:
         """Begin, once. RuntimeError if the SAE is in another run's hands."""
         claim(self)
+        # a view of the SAE that is made before the first step must know its hook
+        self._sae.metadata = self._vectors.metadata_after(self.step, self.tokens)
         self._thread.start()
 
     def __repr__(self) -> str:
@@ -195,7 +199,7 @@ class TrainingRun:
     def stop(self) -> None:
         """End the run after the step in progress; the SAE stays as trained so far.
 
-        Waits up to five seconds for the thread: a stream may be in the middle of a block.
+        Waits up to five seconds for the thread: a stream may be in the middle of a forward.
         """
         with self._change:
             self._stopping = True
@@ -250,11 +254,14 @@ class TrainingRun:
         loop = self._loop
         warm_up(self._sae.device)
         loop.clock.start()
-        if not self._may_go_on() or not loop.begin(self._may_go_on):
-            return
+        with suppress(BrokenOff):
+            if not self._may_go_on() or not loop.begin(self._may_go_on):
+                return
         while loop.tokens < loop.config.n_tokens and self._may_go_on():
             try:
-                batch = self._vectors.next()
+                batch = self._vectors.next(self._may_go_on)
+            except BrokenOff:
+                break
             except Exception:
                 loop.save()  # it is not the training that went wrong
                 raise

@@ -53,7 +53,7 @@ def prepare(sae: SAE, sample: Tensor, target: Tensor | None = None) -> Tensor:
     `target` [n, d_out]: what a transcoder is to predict from the sample; None for an autoencoder. b_dec becomes the
     targets' mean or what else `cfg.init_b_dec` says. An SAE that has biases already keeps its function: its weights
     are only brought to the new scale. Decoder rows of another length than 1 are folded into the encoder, where the
-    architecture wants unit rows.
+    architecture wants unit rows: it then selects by what a feature adds, h ||W_dec||, which may be other features.
     """
     cfg, architecture = sae.cfg, sae.architecture
     finite = torch.isfinite(sample).all(1)
@@ -157,7 +157,8 @@ class Steps:
             flat.append(gradient)
         self.optimizer.step(flat, lr, bad)
         if unit:
-            W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True))
+            norms = torch.linalg.vector_norm(W_dec, dim=1, keepdim=True)
+            W_dec.div_(norms.clamp_min(torch.finfo(W_dec.dtype).tiny))  # a pruned row of zeros stays one
 
     def _count(self, target: Tensor, losses: Losses, bad: Tensor) -> None:
         good, n, loss = ~bad, target.shape[0], losses.loss.detach()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+import torch
 
 import saewidgets as sw
+from saewidgets.activations import stream
 
 HOOK = "blocks.2.hook_resid_post"
 
@@ -36,3 +39,42 @@ def test_held_out_texts_take_the_place_of_the_streams_own(demo_model: Any, texts
     scores = sw.evaluate(sae, demo_model, texts[100:103], context_size=64)
     assert run.metrics.ce_loss_recovered.iloc[-1] == pytest.approx(scores.ce_loss_recovered, abs=1e-4)
     assert run.metrics.ce_loss_recovered.iloc[-1] != pytest.approx(acts.ce_loss_recovered(sae), abs=1e-4)
+
+
+def test_a_pause_and_a_stop_act_inside_a_block(
+    demo_model: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block takes seconds to read: a pause that waited for its end would be none."""
+    forwards = []
+    real = stream.harvest_all
+
+    def counted(*given: Any) -> Any:
+        forwards.append(time.monotonic())
+        return real(*given)
+
+    monkeypatch.setattr(stream, "harvest_all", counted)
+    acts = sw.ActivationStream(demo_model, texts, HOOK, context_size=64, batch_size=256, contexts_per_forward=1)
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=512, k=16))
+    run = sw.train(sae, acts, sw.TrainConfig(n_tokens=100_000))
+    assert sae.metadata.hook_name == HOOK  # before the first step, so that a view can be made at once
+    while len(forwards) < 3 and run.state == "running":
+        time.sleep(0.01)
+    assert run.error is None
+    run.pause()
+    time.sleep(0.3)
+    read = len(forwards)
+    time.sleep(0.3)
+    assert run.state == "paused" and run.step == 0 and len(forwards) == read
+    run.stop()
+    assert run.state == "stopped" and len(forwards) <= read + 1
+
+
+def test_a_pruned_feature_stays_pruned() -> None:
+    sae = sw.SAE(sw.SAEConfig(d_in=8, d_sae=32, k=4))
+    with torch.no_grad():
+        sae.W_dec[7] = 0
+        sae.W_enc[:, 7] = 0
+    x = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
+    run = sw.train(sae, x, sw.TrainConfig(n_tokens=4000))
+    run.wait()
+    assert torch.isfinite(sae.W_dec).all() and run.metrics.skipped_steps.iloc[-1] == 0
