@@ -89,7 +89,7 @@ class JumpReLU(Architecture):
         theta = log_threshold(sae).exp().to(x.dtype)
         width = sae.cfg.bandwidth
         # those a little below the threshold take no part in the code, but in the threshold's gradient
-        h, where = above(x, sae.W_enc, sae.b_enc, sae.b_dec, (theta.detach() - width / 2).clamp_min(0.0))
+        h, where = above(x, sae.W_enc, sae.b_enc, sae.b_dec, theta.detach() - width / 2)
         thresholds = where.gather(theta)
         f = _Jump.apply(h, thresholds, width)
         difference = target - where.decode(f, sae.W_dec, sae.b_dec)
