@@ -108,6 +108,13 @@ test("j and k walk and let go of the range; typed into a field they do not", asy
   expect(model.get("feature")).toBe(12);
 });
 
+test("the SAE is named with its step, and ? shows the keys", async () => {
+  const { el } = await mount();
+  await soon(() => expect(el.textContent).toContain("topk \u00b7 blocks.2.hook_resid_post \u00b7 step 5,005"));
+  press(el.querySelector(".sw-title")!, "?");
+  await soon(() => expect(el.textContent).toContain("j next feature, k previous"));
+});
+
 test("keys used here do not reach the notebook", async () => {
   const { el } = await mount();
   const outside = vi.fn();
