@@ -56,7 +56,6 @@ export function widget(App: ComponentType, { name, css, keys }: Make) {
         style.textContent = sheet + css;
         const root = document.createElement("div");
         root.className = `sw-root ${name}`;
-        root.dataset.lmSuppressShortcuts = "true"; // a key pressed in here is no command for JupyterLab's cells
         const prefix = `sw-${Math.random().toString(36).slice(2)}`;
         el.append(style, root);
         const draw = (theme: Theme) => {
@@ -80,11 +79,14 @@ function Frame({ App, keys, root }: { App: ComponentType; keys: string; root: Ro
   const [open, setOpen] = useState(false);
   const toggle = () => setOpen(!open);
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key !== "?" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // Ctrl+S still saves the notebook
+    // JupyterLab's command mode cuts cells at x and adds them at b, wherever in a cell the focus is. An attribute
+    // data-lm-suppress-shortcuts on the root does not hold it: its selectors match the focused element itself first.
+    event.stopPropagation();
+    if (event.key !== "?") return;
     if ((event.target as Element).closest("input:not([type=range], [type=checkbox]), textarea, select")) return;
     toggle();
     event.preventDefault();
-    event.stopPropagation();
   };
   return (
     <PlaceContext.Provider value={{ ...root, keys: { text: keys, open, toggle } }}>
