@@ -45,7 +45,7 @@ def test_the_monitors_curve_moves_while_training_and_pause_pauses(notebook: Note
     said = monitor.locator("[role=progressbar]")
     expect(said).to_be_visible()
     line = monitor.locator(".sw-line").first
-    expect(line).to_have_attribute("d", re.compile("^M"))
+    expect(line).to_have_attribute("d", re.compile("^M"), timeout=PATIENCE * 1000)  # the first row
     before = line.get_attribute("d") or ""
     expect(line).not_to_have_attribute("d", before, timeout=60_000)
     assert (line.get_attribute("d") or "").count("L") > before.count("L")
@@ -65,7 +65,8 @@ def test_a_token_is_clicked_and_its_feature_read_in_python(notebook: NotebookPag
     heatmap.locator(".sw-token", has_text=" bridge").click()
     heatmap.locator(".sw-id").first.click()
     shown = heatmap.locator(".sw-title").inner_text()
-    found = "[w.feature for w in __import__('ipywidgets').Widget.widgets.values() if type(w) is sw.TokenHeatmap]"
+    # anywidget gives each widget a class of its own, so its type is no help
+    found = "[w.feature for w in __import__('ipywidgets').Widget.widgets.values() if isinstance(w, sw.TokenHeatmap)]"
     notebook.wait_for(f"print({found})", f"[{shown.removeprefix('#')}]")
 
 

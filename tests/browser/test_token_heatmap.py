@@ -92,7 +92,8 @@ CONTRAST = """mark => {
 
 def test_marks_on_active_tokens_are_readable_in_both_themes(notebook: NotebookPage) -> None:
     """A newline's glyph and the number of a control character, on tokens coloured by their strongest feature."""
-    notebook.run_cell("kept, heatmap.prompt = heatmap.prompt, 'The dog ran\\nhome.\\x07 He sat.'; heatmap.feature = None")
+    notebook.run_cell("kept, heatmap.feature = heatmap.prompt, None")
+    notebook.run_cell("heatmap.prompt = 'The dog ran\\nhome.\\x07 He sat.'")
     view = notebook.output(0)
     for theme in ("dark", "light"):
         notebook.set_theme(theme)

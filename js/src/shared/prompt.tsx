@@ -31,7 +31,7 @@ export function PromptForm({ prompt, onPrompt, perLine, enter, children }: Props
         <textarea
           class="sw-input"
           name="prompt"
-          rows={Math.min(MOST_LINES, Math.max(1, Math.ceil(prompt.length / perLine)))}
+          rows={Math.min(MOST_LINES, linesOf(prompt, perLine))}
           defaultValue={prompt}
           key={prompt}
           disabled={!live}
@@ -48,4 +48,8 @@ export function PromptForm({ prompt, onPrompt, perLine, enter, children }: Props
       {children}
     </form>
   );
+}
+
+function linesOf(prompt: string, perLine: number): number {
+  return prompt.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / perLine)), 0);
 }

@@ -77,6 +77,8 @@ export function sliderOf(edit: Edit, facts: Facts | undefined, place: Place | un
     }
     ticks.push({ at: facts.max, name: "max", means: `its largest activation in the index, ${three(facts.max)}` });
     if (low < 0) ticks.push({ at: -facts.max, name: "\u2212max", means: "the same, the other way" });
+  } else if (place) {
+    ticks.push({ at: place.reach, name: "\u2016x\u2016", means: `moves x by its own length, ${three(place.reach)}` });
   }
   return { low, high, step, ticks, nudge: Number((step * Math.max(1, Math.round(unit / 20 / step))).toPrecision(6)) };
 }

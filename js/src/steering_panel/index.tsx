@@ -95,7 +95,7 @@ function SteeringPanel() {
           <span class="sw-muted">
             , SAE error kept
             {next && next.f.length === shown.length && `; f(x) = ${three(next.f[shown.indexOf(last)])} on the last token of the prompt`}
-            {place && !place.indexed && `; an activation of ${three(place.reach)} moves x by its own mean length`}
+            {place && !place.indexed && `; ${three(place.reach)} would move x by its own length`}
           </span>
         </p>
       )}

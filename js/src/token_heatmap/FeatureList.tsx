@@ -57,7 +57,7 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
             <tr>
               <th scope="col">feature</th>
               <th scope="col" class="sw-number"><Term name="activation" /></th>
-              <th scope="col" />
+              <th scope="col" class="sw-wide" />
               {known && <th scope="col">fires on</th>}
               {known && <th scope="col" class="sw-number"><Term name="density" /></th>}
               <th scope="col" />

@@ -60,7 +60,7 @@ function TokenHeatmap() {
       <Status asked={asked} off="Without a kernel: this prompt can be explored, a new one needs Python." />
       {reading && (
         <>
-          <div class="sw-row sw-label">
+          <div class="sw-row sw-label sw-line-head">
             <ColouredBy {...{ feature, setFeature, reading }} />
             <span class="sw-spacer" />
             <Scale max={reading.scale(feature)} of={reading.scaleOf(feature)} />
@@ -69,11 +69,11 @@ function TokenHeatmap() {
           <div class="sw-strip">{line(feature)}</div>
           {features.map((pinned) => (
             <div class="sw-section" key={pinned}>
-              <div class="sw-row sw-label">
+              <div class="sw-row sw-label sw-line-head">
                 <button class="sw-button" type="button" aria-pressed={pinned === feature} onClick={() => setFeature(pinned)}>
                   #{pinned}
                 </button>
-                <span class="sw-mono">{reading.label(pinned)?.top_tokens}</span>
+                <span class="sw-mono sw-ellipsis" title={reading.label(pinned)?.top_tokens}>{reading.label(pinned)?.top_tokens}</span>
                 <span class="sw-spacer" />
                 <Scale max={reading.scale(pinned)} of={reading.scaleOf(pinned)} />
                 <button
@@ -115,7 +115,7 @@ function ColouredBy(props: { feature: number | null; setFeature: (feature: numbe
   return (
     <>
       <span class="sw-title">#{feature}</span>
-      <span class="sw-mono">{reading.label(feature)?.top_tokens}</span>
+      <span class="sw-mono sw-ellipsis" title={reading.label(feature)?.top_tokens}>{reading.label(feature)?.top_tokens}</span>
       {reading.isSilent(feature) && <span class="sw-muted">silent on this prompt</span>}
       <button class="sw-button" type="button" onClick={() => setFeature(null)}>
         all features
