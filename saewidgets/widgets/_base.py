@@ -18,16 +18,22 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from inspect import isgenerator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import anywidget
 import traitlets
+
+from saewidgets.models.tokens import clean
+
+if TYPE_CHECKING:
+    from saewidgets.models import Token
 
 Params = dict[str, Any]
 Answer = tuple[dict[str, Any], list[bytes]]
@@ -55,6 +61,13 @@ def bundle(name: str) -> str:
             "newer); an installed wheel always has it."
         )
     return built.read_text(encoding="utf-8")
+
+
+class Text(traitlets.Unicode[str, str]):
+    """Text that a message can carry: a lone surrogate, which is no character, becomes U+FFFD."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        return clean(super().validate(obj, value))
 
 
 class SAEWidget(anywidget.AnyWidget):
@@ -162,15 +175,13 @@ class SAEWidget(anywidget.AnyWidget):
         """All that a page without a kernel needs to show this widget as it stands now.
 
         Returns:
-            `bundle` (name), `state` (traits), `answers` (a list of `method`, `params`, `result`, `buffers`), `text`.
+            `bundle` (name), `state` (traits), `text`, and `answers`, a list of `method`, `params`, and either `result`
+            and `buffers` or, where the request failed, the `error` that a live view would show.
         """
-        answers = []
-        for method, params in self.recorded_requests():
-            given = self.answer(method, params)
-            if isgenerator(given):
-                *_, given = given
-            result, buffers = given
-            answers.append({"method": method, "params": params, "result": result, "buffers": buffers})
+        answers = [
+            {"method": method, "params": params, **self._recording(method, params)}
+            for method, params in self.recorded_requests()
+        ]
         names = [name for name in self.options() if name != "layout"]
         state = dict(self.get_state(names))
         return {
@@ -179,6 +190,16 @@ class SAEWidget(anywidget.AnyWidget):
             "answers": answers,
             "text": repr(self),
         }
+
+    def _recording(self, method: str, params: Params) -> dict[str, Any]:
+        try:
+            given = self.answer(method, params)
+            if isgenerator(given):
+                *_, given = given
+        except Exception as error:  # as in _on_message: an empty prompt is no reason to lose a page
+            return {"error": sentence(error)}
+        result, buffers = given
+        return {"result": result, "buffers": buffers}
 
     def to_html(self, path: str | Path, title: str | None = None) -> Path:
         """Write one self-contained page: no network, still interactive. Returns the path written."""
@@ -202,7 +223,7 @@ class SAEWidget(anywidget.AnyWidget):
 
 def sentence(error: BaseException) -> str:
     """An error as a reader should see it: our own sentences as they are, others with the name of their kind."""
-    text = str(error).strip()
+    text = clean(str(error)).strip()
     ours = isinstance(error, (ValueError, RuntimeError, traitlets.TraitError, FileNotFoundError))
     return text if text and ours else f"{type(error).__name__}: {text}".rstrip(": ")
 
@@ -228,3 +249,19 @@ def feature_in_range(value: int | None, d_sae: int) -> int | None:
 def as_json(value: Any) -> str:
     """JSON that may stand inside a <script> element: no `<` is left in it."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("<", "\\u003C")
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON can carry, or None."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def token_as_json(token: Token) -> dict[str, Any]:
+    """A token as a view takes it; flags only where they hold."""
+    flags = {name: True for name in ("special", "hex") if getattr(token, name)}
+    return {"text": token.text, **flags}
+
+
+def source_line(architecture: str, hook_name: str, step: int | None) -> str:
+    """Which SAE is shown, in one line. `step` is that of the run it was copied from, running or over."""
+    return " · ".join([architecture, hook_name, *([f"step {step:,}"] if step is not None else [])])

@@ -79,7 +79,7 @@ def plotly_script() -> str:
 def in_text(snapshot: Snapshot) -> Snapshot:
     """A snapshot that JSON can carry: its buffers in base64."""
     answers = [
-        {**answer, "buffers": [base64.b64encode(data).decode("ascii") for data in answer["buffers"]]}
+        {**answer, "buffers": [base64.b64encode(data).decode("ascii") for data in answer.get("buffers", ())]}
         for answer in snapshot["answers"]
     ]
     return {**snapshot, "answers": answers}

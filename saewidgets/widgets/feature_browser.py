@@ -9,8 +9,9 @@ import numpy as np
 import traitlets
 
 from saewidgets.features import FLAGS
-from saewidgets.widgets._base import Answer, Params, feature_in_range
-from saewidgets.widgets.feature_dashboard import DashboardTraits, FeatureDashboardView, most_specific
+from saewidgets.widgets._base import Answer, Params, Text, feature_in_range
+from saewidgets.widgets.feature_dashboard import DashboardTraits
+from saewidgets.widgets.feature_dashboard_view import FeatureDashboardView, most_specific
 
 if TYPE_CHECKING:
     from saewidgets.features import FeatureIndex
@@ -146,7 +147,7 @@ class FeatureBrowser(DashboardTraits):
     index_name = traitlets.Unicode(help="The name of the index shown.").tag(sync=True)
     sort = traitlets.Enum(SORTS, "match", help="What the rows are sorted by.").tag(sync=True)
     descending = traitlets.Bool(False, help="Largest first.").tag(sync=True)
-    query = traitlets.Unicode("", help="What is searched.").tag(sync=True)
+    query = Text("", help="What is searched.").tag(sync=True)
     hide_dead = traitlets.Bool(True, help="Leave out features that are never active.").tag(sync=True)
     hide_dense = traitlets.Bool(False, help="Leave out features active on more than 10 % of tokens.").tag(sync=True)
     recorded = traitlets.Int(32, min=0, help="How many features an exported page carries whole.")
@@ -183,8 +184,9 @@ class FeatureBrowser(DashboardTraits):
             raise traitlets.TraitError(index_sentence(name, self._view.names))
         return name
 
-    def _begin_anew(self, _change: object) -> None:
-        """Another index has other features: the number of the old one means nothing in it."""
+    def _begin_anew(self, change: object) -> None:
+        """Another index has other features: neither the number nor the range of the old one means anything in it."""
+        self._let_go_of_the_range(change)
         self.feature = most_specific(self._view.dashboard(self.index_name).index, 1)[0]
 
     def recorded_features(self) -> list[int]:

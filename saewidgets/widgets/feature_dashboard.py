@@ -3,209 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import traitlets
 
-from saewidgets.features import FLAGS
-from saewidgets.widgets._base import Answer, Params, SAEWidget, feature_in_range
+from saewidgets.widgets._base import Params, SAEWidget, feature_in_range
+from saewidgets.widgets.feature_dashboard_view import (
+    GROUPS,
+    WINDOW,
+    FeatureDashboardView,
+    group_sentence,
+    most_specific,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from saewidgets.features import FeatureIndex
-
-INTERVALS = 5
-"""Into how many intervals of equal width, 0 to its maximum, a feature's activations are divided."""
-EXAMPLES = {"top": 20, "random": 12}
-"""Examples shown of a group; an interval shows `PER_INTERVAL`, a brushed range as many as "top"."""
-PER_INTERVAL = 8
-WINDOW = 256
-"""Tokens on each side of a peak that travel to the screen: the whole context of any usual SAE."""
-SPECIFIC = "len(flags) = 0 and count >= 20 and density <= 0.01"
-"""Features that may be called specific: seen often enough to prove something, and not on every punctuation mark."""
-
-
-def most_specific(index: FeatureIndex, n: int) -> list[int]:
-    """The n features that are best looked at first: without a flag, active on at least 20 and at most 1 % of tokens,
-    and with the largest share of their summed activation on their ten top tokens. Where these are fewer than n, the
-    most active others follow.
-    """
-    found = index.sql(
-        f"""
-        select feature from features
-        order by {SPECIFIC} desc, case when {SPECIFIC} then list_sum(top_shares) end desc nulls last,
-            count desc, feature
-        limit {int(n)}
-        """
-    )
-    return [int(feature) for feature in found["feature"]]
-
-
-class FeatureDashboardView:
-    """What a dashboard shows of a feature. Plain Python: everything is a question to the index.
-
-    Args:
-        index: The index; no model is needed.
-    """
-
-    requests: ClassVar[tuple[str, ...]] = ("feature", "related", "examples")
-
-    def __init__(self, index: FeatureIndex) -> None:
-        self.index = index
-
-    @property
-    def d_sae(self) -> int:
-        """How many features there are."""
-        return self.index.d_sae
-
-    @cached_property
-    def features(self) -> pd.DataFrame:
-        """What the index holds of all features, a row each; lists stay lists."""
-        return self.index.sql(
-            """
-            select density, count, max, mean, decoder_norm, enc_dec_cosine, histogram, top_tokens, top_shares, flags,
-                neighbours, positive_tokens, positive_logits, negative_tokens, negative_logits
-            from features order by feature
-            """
-        )
-
-    def row(self, feature: int) -> dict[str, Any]:
-        """One row of `features`. Raises ValueError if the index has no such feature."""
-        row: dict[str, Any] = self.features.iloc[self.index.check_feature(feature)].to_dict()
-        return row
-
-    def feature(self, feature: int) -> Answer:
-        """Its measures, intervals, logit effects and neighbours.
-
-        Returns:
-            The numbers, `tokens` (its top tokens) with their `shares` of its activation, `flags` (sentences),
-            `intervals` (low, high, share; highest first), `positive` and `negative` (tokens with `value`),
-            and the buffers activation counts int32 [n], edges float32 [n + 1], logit counts int32 [m], edges
-            float32 [m + 1] (both empty where the index holds no effect on logits).
-
-        Raises:
-            ValueError: the index has no such feature.
-        """
-        row = self.row(feature)
-        intervals = self.index.intervals(feature, INTERVALS)
-        counts, edges = self.index.histogram(feature)
-        logit_counts, logit_edges = self.index.logit_histogram(feature)
-        numbers = ("density", "max", "mean", "decoder_norm", "enc_dec_cosine")
-        result = {
-            "feature": int(feature),
-            "d_sae": self.d_sae,
-            "n_tokens": self.index.n_tokens,
-            "count": int(row["count"]),
-            **{name: _finite(row[name]) for name in numbers},
-            "tokens": self._tokens(row["top_tokens"]),
-            "shares": [float(share) for share in row["top_shares"]],
-            "flags": [f"{flag}: {FLAGS.get(flag, flag)}" for flag in row["flags"]],
-            "intervals": [
-                {"low": float(each.lo), "high": float(each.hi), "share": float(each.share)}
-                for each in intervals.itertuples()
-            ],
-            "positive": self._effects(row["positive_tokens"], row["positive_logits"]),
-            "negative": self._effects(row["negative_tokens"], row["negative_logits"]),
-        }
-        buffers = [
-            np.asarray(counts).astype("<i4").tobytes(),
-            np.asarray(edges).astype("<f4").tobytes(),
-            np.asarray(logit_counts).astype("<i4").tobytes(),
-            np.asarray(logit_edges if len(logit_counts) else []).astype("<f4").tobytes(),
-        ]
-        return result, buffers
-
-    def related(self, feature: int) -> Answer:
-        """Features like it: `decoder` (nearest by cosine of decoder rows) and `coactive` (active on the same tokens).
-
-        Raises:
-            ValueError: the index has no such feature.
-        """
-        result: dict[str, Any] = {"decoder": [], "coactive": []}
-        for each in self.index.similar(feature).itertuples():
-            tokens = self._tokens(self.row(int(each.feature))["top_tokens"][:4])
-            result[each.relation].append({"feature": int(each.feature), "value": float(each.value), "tokens": tokens})
-        return result, []
-
-    def examples(
-        self,
-        feature: int,
-        group: str | int = "top",
-        range: Sequence[float] | None = None,
-        window: int = WINDOW,
-    ) -> Answer:
-        """Texts where it is active, each with the place of its peak.
-
-        Args:
-            feature: Which one.
-            group: "top" (the strongest), "random" (any of its activations), or an interval, 0 being the highest.
-            range: (low, high): activations in here instead, strongest first.
-            window: Tokens on each side of a peak, as far as its context goes.
-
-        Returns:
-            `texts`, `special`, `hex`: the distinct tokens; `lengths`, `peaks`, `positions`, `contexts` of the
-            examples; and the buffers tokens uint16 (all examples one after the other, by place in `texts`), the
-            places of active tokens int32 among them, and their activations float32.
-
-        Raises:
-            ValueError: the index has no such feature, the group is unknown, or the range is empty.
-        """
-        kind, n = self._kind(feature, group, range)
-        return self._packed(self.index.examples(feature, n=n, kind=kind, window=window))
-
-    def _kind(self, feature: int, group: str | int, bounds: Sequence[float] | None) -> tuple[Any, int]:
-        if bounds is not None:
-            low, high = bounds
-            return (float(low), float(high)), EXAMPLES["top"]
-        if isinstance(group, str):
-            if group not in EXAMPLES:
-                raise ValueError(group_sentence(group))
-            return group, EXAMPLES[group]
-        intervals = self.index.intervals(feature, INTERVALS)
-        if not 0 <= group < len(intervals):
-            raise ValueError(f"Feature #{feature} has no interval {group}: it has {len(intervals)}.")
-        return (float(intervals["lo"].iloc[group]), float(intervals["hi"].iloc[group])), PER_INTERVAL
-
-    def _packed(self, examples: pd.DataFrame) -> Answer:
-        parts = [np.asarray(tokens, dtype=np.int64) for tokens in examples["tokens"]]
-        ids, places = np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]), return_inverse=True)
-        lines = [np.asarray(line, dtype=np.float32) for line in examples["values"]]
-        values = np.concatenate([*lines, np.zeros(0, np.float32)])
-        active = np.flatnonzero(values > 0)
-        tokens = self.index.tokens(ids.tolist())
-        result = {
-            "texts": [token.text for token in tokens],
-            "special": [i for i, token in enumerate(tokens) if token.special],
-            "hex": [i for i, token in enumerate(tokens) if token.hex],
-            "lengths": [len(part) for part in parts],
-            "peaks": [int(peak) for peak in examples["peak"]],
-            "positions": [int(position) for position in examples["position"]],
-            "contexts": [int(context) for context in examples["context"]],
-        }
-        buffers = [
-            places.astype("<u2").tobytes(),
-            active.astype("<i4").tobytes(),
-            values[active].astype("<f4").tobytes(),
-        ]
-        return result, buffers
-
-    def _tokens(self, ids: Sequence[int]) -> list[dict[str, Any]]:
-        return [token_as_json(token.text, token.special, token.hex) for token in self.index.tokens(ids)]
-
-    def _effects(self, ids: Sequence[int], values: Sequence[float]) -> list[dict[str, Any]]:
-        return [{**token, "value": float(value)} for token, value in zip(self._tokens(ids), values, strict=True)]
-
-    def recorded(self, feature: int, window: int = WINDOW) -> Iterable[tuple[str, Params]]:
-        """What a page without a kernel must carry to show this feature."""
-        yield "feature", {"feature": feature}
-        yield "related", {"feature": feature}
-        if self.row(feature)["count"] > 0:
-            for group in (*EXAMPLES, *_numbers(INTERVALS)):
-                yield "examples", {"feature": feature, "group": group, "window": window}
 
 
 class DashboardTraits(SAEWidget):
@@ -238,8 +51,7 @@ class DashboardTraits(SAEWidget):
     @traitlets.validate("group")
     def _group_exists(self, proposal: dict[str, Any]) -> str | int:
         value: str | int = proposal["value"]
-        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < INTERVALS
-        if not number and not (isinstance(value, str) and value in EXAMPLES):
+        if isinstance(value, bool) or value not in GROUPS:
             raise traitlets.TraitError(group_sentence(value))
         return value
 
@@ -297,24 +109,3 @@ class FeatureDashboard(DashboardTraits):
     def shown(self) -> dict[str, Any]:
         tokens = [token["text"] for token in self._view.feature(self.feature)[0]["tokens"][:3]]
         return {"feature": self.feature, "top_tokens": tokens}
-
-
-def token_as_json(text: str, special: bool, is_hex: bool) -> dict[str, Any]:
-    """A token as a view takes it; flags only where they hold."""
-    return {"text": text, **({"special": True} if special else {}), **({"hex": True} if is_hex else {})}
-
-
-def group_sentence(value: object) -> str:
-    """What a group of examples may be, said of one that is none."""
-    return (
-        f"There is no group {value!r} of examples: it is 'top', 'random', or the number of an interval, "
-        f"0 (the highest) to {INTERVALS - 1}."
-    )
-
-
-def _numbers(n: int) -> Iterable[int]:
-    return np.arange(n).tolist()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -13,7 +13,7 @@ from typing import Any
 import ipywidgets
 from ipywidgets.widgets.widget import _instances
 
-from saewidgets.widgets._base import SAEWidget
+from saewidgets.widgets._base import SAEWidget, sentence
 from saewidgets.widgets.export import Layout, in_text
 
 
@@ -31,7 +31,10 @@ def as_text(model_ids: Sequence[str]) -> str:
 def layout_of(widget: ipywidgets.Widget, snapshots: dict[str, Any]) -> Layout:
     """The tree of one widget; puts the snapshots that it finds into `snapshots`."""
     if isinstance(widget, SAEWidget):
-        snapshot = in_text(widget.snapshot())
+        try:
+            snapshot = in_text(widget.snapshot())
+        except Exception as error:  # the page holds other widgets, and the reader learns what is missing
+            return {"text": f"{type(widget).__name__} could not be recorded: {sentence(error)}"}
         snapshots[widget.model_id] = snapshot
         return {"snapshot": widget.model_id, "text": snapshot["text"]}
     if isinstance(widget, ipywidgets.Box):

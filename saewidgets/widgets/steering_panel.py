@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import traitlets
 
 from saewidgets.interventions import Edit
-from saewidgets.models import to_ids
-from saewidgets.widgets._base import Params, SAEWidget, feature_in_range, sentence
+from saewidgets.widgets._base import Params, SAEWidget, Text, feature_in_range, sentence
 from saewidgets.widgets.steering_view import MODES, Plain, SteeringView, from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class SteeringPanel(SAEWidget):
 
     bundle_name: ClassVar[str] = "steering_panel"
 
-    prompt = traitlets.Unicode("", help="What the texts begin with.").tag(sync=True)
+    prompt = Text("", help="What the texts begin with.").tag(sync=True)
     edits = Edits(MappingProxyType({}), help="Feature -> edit.").tag(
         sync=True, to_json=lambda edits, _widget: to_plain(edits), from_json=_from_browser
     )
@@ -152,10 +151,6 @@ class SteeringPanel(SAEWidget):
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         now = to_plain(self.edits)
         yield "features", {"features": list(self.edits)}
-        try:
-            to_ids(self._view.model, self.prompt)
-        except ValueError:
-            return  # the page says that these were not recorded, as the live panel says why there are none
         variants = [now] + [
             [{**row, "value": value} if row["feature"] == feature else row for row in now]
             for feature, values in self._strengths().items()

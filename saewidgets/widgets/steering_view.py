@@ -24,7 +24,7 @@ from saewidgets.interventions import (
     random_direction_edit,
 )
 from saewidgets.models import share, to_ids, vocabulary_of
-from saewidgets.widgets._base import Answer
+from saewidgets.widgets._base import Answer, source_line, token_as_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,16 +116,19 @@ class SteeringView:
 
     @cached_property
     def reach(self) -> float:
-        """The mean length of x at the hook on a plain sentence: as far as a feature alone could reach."""
-        x = harvest(self.model, to_ids(self.model, PROBE), self.site)[0, 1:].float()
-        return float(x.norm(dim=-1).mean())
+        """The activation that moves x by its own length: mean ||x|| on a plain sentence / the median ||W_dec row||."""
+        ids = to_ids(self.model, PROBE, prepend_bos=self.sae.metadata.prepend_bos)
+        kept = [at for at in range(ids.shape[1]) if at not in self.sae.metadata.excluded_positions]
+        x = harvest(self.model, ids, self.site)[0, kept].float()
+        return float(x.norm(dim=-1).mean() / self.sae.W_dec.float().norm(dim=-1).median())
 
     def features(self, features: list[int]) -> Answer:
         """What is known of some features, and of the place they write to.
 
         Returns:
-            `d_sae`, `hook_name`, `indexed`, `reach`, and `features`: id -> top_tokens, density, max, and quantiles
-            (of its activations; pairs of share and value) where the index knows them.
+            `d_sae`, `hook_name`, `source` (which SAE it is, in a line), `indexed`, `reach`, and `features`: id ->
+            top_tokens, density, max, and quantiles (of its activations; pairs of share and value) where the index
+            knows them.
 
         Raises:
             ValueError: a feature id out of range.
@@ -134,6 +137,9 @@ class SteeringView:
         result = {
             "d_sae": self.sae.cfg.d_sae,
             "hook_name": self.site.hook_name,
+            "source": source_line(
+                self.sae.cfg.architecture, self.site.hook_name, self.sae.metadata.extra.get("step")
+            ),
             "indexed": self.index is not None,
             "reach": self.reach,
             "features": {str(feature): self._facts(feature) for feature in features},
@@ -239,8 +245,7 @@ class SteeringView:
         yield so_far(None if len(ids) >= n_tokens else "the model's context is full" if full else "the model ended it")
 
     def _display(self, ids: list[int]) -> list[dict[str, Any]]:
-        shown = vocabulary_of(self.model).display(ids)
-        return [{"text": token.text, "special": token.special, "hex": token.hex} for token in shown]
+        return [token_as_json(token) for token in vocabulary_of(self.model).display(ids)]
 
     def strengths(self, feature: int, edit: Edit) -> list[float]:
         """The values of an edit that an exported page carries: steps of the feature's maximum, and its own."""

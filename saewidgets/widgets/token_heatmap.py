@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 import traitlets
+from torch import Tensor
 
 from saewidgets.activations import check_fits, harvest
 from saewidgets.models import share, to_ids, vocabulary_of
-from saewidgets.widgets._base import Answer, Params, SAEWidget, feature_in_range
+from saewidgets.widgets._base import (
+    Answer,
+    Params,
+    SAEWidget,
+    Text,
+    feature_in_range,
+    source_line,
+    token_as_json,
+)
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from saewidgets.sae import SAE
 
 STRONGEST = 64
-"""How many features of a token travel to the screen: more than k of any usual SAE, and the list below shows fewer."""
+"""How many features of a token travel to the screen at least; all k where an SAE has a larger k."""
 
 
 class TokenHeatmapView:
@@ -35,7 +44,7 @@ class TokenHeatmapView:
         ValueError: the hook does not exist, or the SAE's d_in does not fit it.
     """
 
-    requests: ClassVar[tuple[str, ...]] = ("tokens",)
+    requests: ClassVar[tuple[str, ...]] = ("tokens", "values")
 
     def __init__(
         self, sae: SAE, model: TransformerBridge, index: FeatureIndex | None = None, hook_name: str | None = None
@@ -45,32 +54,52 @@ class TokenHeatmapView:
         self.model = share(model)
         self.index = index
 
+    @property
+    def width(self) -> int:
+        """How many features of each token travel to the screen."""
+        return min(max(STRONGEST, self.sae.cfg.k), self.sae.cfg.d_sae)
+
+    def ids(self, prompt: str) -> Tensor:
+        """The prompt's tokens [1, n], begun as the SAE's training contexts were.
+
+        Raises:
+            ValueError: the prompt is empty or longer than the model's context.
+        """
+        return to_ids(self.model, prompt, prepend_bos=self.sae.metadata.prepend_bos)
+
+    def excluded(self, n: int) -> list[int]:
+        """The positions of n tokens that this SAE leaves out."""
+        return [at for at in self.sae.metadata.excluded_positions if at < n]
+
     @torch.no_grad()
     def tokens(self, prompt: str) -> Answer:
         """The prompt's n tokens and the strongest features of each.
 
         Returns:
-            `tokens` (text, special, hex), `k`, `labels` (feature -> top tokens, density, max in the index), and the
-            buffers values float32 [n, k], features int32 [n, k] (strongest first, 0 where none is left) and
-            probability float32 [n] of each token given those before it (NaN for the first).
+            `tokens` (text, special, hex), `k`, `whole` (whether these k are all that are active), `excluded`
+            (positions that the SAE leaves out), `source` (which SAE it is, in a line), `labels` (feature -> top tokens,
+            density, max in the index), and the buffers values float32 [n, k], features int32 [n, k] (strongest first,
+            0 where none is left) and probability float32 [n] of each token given those before it (NaN for the first).
 
         Raises:
             ValueError: the prompt is empty or longer than the model's context.
         """
-        ids = to_ids(self.model, prompt)
-        x = harvest(self.model, ids, self.site)[0]
-        f = self.sae.encode(x)
-        f[[at for at in self.sae.metadata.excluded_positions if at < len(f)]] = 0.0
-        values, features = f.topk(min(STRONGEST, self.sae.cfg.d_sae), dim=-1)
+        ids = self.ids(prompt)
+        f = self.sae.encode(harvest(self.model, ids, self.site)[0])
+        excluded = self.excluded(len(f))
+        f[excluded] = 0.0
+        values, features = f.topk(self.width, dim=-1)
         logits = self.model(ids, return_type="logits")[0]
         given = logits[:-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None].to(logits.device)).exp()
         probability = np.concatenate([[np.nan], given[:, 0].cpu().numpy()]).astype("<f4")
-        shown = vocabulary_of(self.model).display(ids[0].tolist())
-        active = torch.unique(features[values > 0]).tolist()
+        cfg, metadata = self.sae.cfg, self.sae.metadata
         result = {
-            "tokens": [{"text": token.text, "special": token.special, "hex": token.hex} for token in shown],
+            "tokens": [token_as_json(token) for token in vocabulary_of(self.model).display(ids[0].tolist())],
             "k": values.shape[1],
-            "labels": self.labels(active),
+            "whole": bool((f > 0).sum() == (values > 0).sum()),
+            "excluded": excluded,
+            "source": source_line(cfg.architecture, self.site.hook_name, metadata.extra.get("step")),
+            "labels": self.labels(torch.unique(features[values > 0]).tolist()),
         }
         buffers = [
             values.cpu().numpy().astype("<f4").tobytes(),
@@ -78,6 +107,20 @@ class TokenHeatmapView:
             probability.tobytes(),
         ]
         return result, buffers
+
+    @torch.no_grad()
+    def values(self, prompt: str, features: list[int]) -> Answer:
+        """The activations of some features on each of the prompt's n tokens, whether among the strongest or not.
+
+        Returns:
+            `features`, as asked, `labels`, and the buffer float32 [features, n].
+
+        Raises:
+            ValueError: the prompt is empty or longer than the model's context, or there is no such feature.
+        """
+        f = self.sae.encode_features(harvest(self.model, self.ids(prompt), self.site)[0], torch.tensor(features))
+        f[self.excluded(len(f))] = 0.0
+        return {"features": features, "labels": self.labels(features)}, [f.T.cpu().numpy().astype("<f4").tobytes()]
 
     def labels(self, features: Sequence[int]) -> dict[str, dict[str, Any]]:
         """What the index knows of some features, by id; empty without an index."""
@@ -108,7 +151,7 @@ class TokenHeatmap(SAEWidget):
 
     bundle_name: ClassVar[str] = "token_heatmap"
 
-    prompt = traitlets.Unicode("", help="The text shown.").tag(sync=True)
+    prompt = Text("", help="The text shown.").tag(sync=True)
     feature = traitlets.Int(None, allow_none=True, help="The feature that gives the colour.").tag(sync=True)
     features = traitlets.List(traitlets.Int(), help="Features with a line of their own.").tag(sync=True)
     token = traitlets.Int(None, allow_none=True, help="The selected position.").tag(sync=True)
@@ -127,6 +170,7 @@ class TokenHeatmap(SAEWidget):
     ) -> None:
         self._d_sae = sae.cfg.d_sae
         super().__init__(TokenHeatmapView(sae, model, index, hook_name), prompt=prompt, **options)
+        self.observe(self._let_go_of_the_token, "prompt")
 
     @traitlets.validate("feature")
     def _feature_exists(self, proposal: dict[str, Any]) -> int | None:
@@ -139,17 +183,18 @@ class TokenHeatmap(SAEWidget):
     @traitlets.validate("token")
     def _token_is_a_position(self, proposal: dict[str, Any]) -> int | None:
         value: int | None = proposal["value"]
-        n = len(to_ids(self._view.model, self.prompt)[0]) if value else 1
+        n = len(self._view.ids(self.prompt)[0]) if value else 1
         if value is not None and not 0 <= value < n:
             raise traitlets.TraitError(f"There is no token {value}: this prompt has tokens 0 to {n - 1}.")
         return value
 
-    @traitlets.observe("prompt")
     def _let_go_of_the_token(self, _change: object) -> None:
         self.token = None
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         yield "tokens", {"prompt": self.prompt}
+        if chosen := sorted({*self.features, *([] if self.feature is None else [self.feature])}):
+            yield "values", {"prompt": self.prompt, "features": chosen}
 
     def shown(self) -> dict[str, Any]:
         return {"prompt": self.prompt, "feature": self.feature}

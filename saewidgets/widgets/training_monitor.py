@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
-from saewidgets.widgets._base import Answer, Params, SAEWidget, sentence
+from saewidgets.widgets._base import Answer, Params, SAEWidget, finite, sentence
 
 if TYPE_CHECKING:
     from saewidgets.training import TrainingRun
@@ -28,6 +27,9 @@ COLUMNS = (
     "vectors_per_second",
 )
 """What of a run's metrics travels to the screen, in this order."""
+
+OVER = ("finished", "stopped", "failed")
+"""States that a run does not leave."""
 
 FOLLOWED = ("state", "step", "progress", "_about")
 """The monitor's traits that only the run moves."""
@@ -87,10 +89,10 @@ class TrainingMonitorView:
             "n_steps": now.n_steps,
             "tokens": now.tokens,
             "n_tokens": now.n_tokens,
-            "epoch": _finite(now.epoch),
-            "n_epochs": _finite(now.n_epochs),
-            "vectors_per_second": _finite(now.vectors_per_second),
-            "seconds_left": _finite(now.seconds_left),
+            "epoch": finite(now.epoch),
+            "n_epochs": finite(now.n_epochs),
+            "vectors_per_second": finite(now.vectors_per_second),
+            "seconds_left": finite(now.seconds_left),
             "error": None if self.run.error is None else sentence(self.run.error),
             "rows": len(metrics),
             "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
@@ -98,7 +100,7 @@ class TrainingMonitorView:
 
     def about(self) -> dict[str, Any]:
         """What is trained, and on what: does not change while the run goes on."""
-        cfg, metadata = self.run._sae.cfg, self.run._vectors.metadata
+        cfg, metadata = self.run.cfg, self.run.metadata
         return {
             "architecture": cfg.architecture,
             "k": cfg.k if "topk" in cfg.architecture else None,
@@ -135,6 +137,7 @@ class TrainingMonitor(SAEWidget):
         super().__init__(TrainingMonitorView(run), **options)
         self.set_trait("_about", self._view.about())
         self._unsubscribe = _follow(run, self)
+        self.comm.on_close(_end_of(self))
         self._update()
 
     @classmethod
@@ -148,6 +151,12 @@ class TrainingMonitor(SAEWidget):
             self.set_trait("step", now["step"])
             self.set_trait("progress", now)
             self.set_trait("state", now["state"])
+        if now["state"] in OVER:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """State set by the browser: what follows the run cannot be set there either, and goes back to what holds."""
@@ -159,8 +168,7 @@ class TrainingMonitor(SAEWidget):
 
     def close(self) -> None:
         """Let go of the run, which goes on, and of the screen."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
+        self._let_go()
         super().close()
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
@@ -177,7 +185,11 @@ class TrainingMonitor(SAEWidget):
 
 
 def _follow(run: TrainingRun, monitor: TrainingMonitor) -> Callable[[], None]:
-    """Keep a monitor up to date without keeping it alive: the run only knows a weak reference to it."""
+    """Tell a monitor how far the run is, until the run is over or the monitor is closed.
+
+    ipywidgets keeps every widget that has a comm for as long as the kernel lives, so a monitor that nobody looks at any
+    more is told too while the run goes on; the run itself holds only a weak reference.
+    """
     watched = weakref.ref(monitor)
 
     def hear(_run: object) -> None:
@@ -191,6 +203,13 @@ def _follow(run: TrainingRun, monitor: TrainingMonitor) -> Callable[[], None]:
     return unsubscribe
 
 
-def _finite(value: float | None) -> float | None:
-    """A number that JSON can carry, or None."""
-    return float(value) if value is not None and math.isfinite(value) else None
+def _end_of(monitor: TrainingMonitor) -> Callable[[object], None]:
+    """What happens when the browser closes the comm: nobody can see the monitor any more."""
+    watched = weakref.ref(monitor)
+
+    def ended(_message: object) -> None:
+        shown = watched()
+        if shown is not None:
+            shown._let_go()
+
+    return ended

@@ -69,6 +69,25 @@ def test_headers_sort(notebook: NotebookPage, browser: Locator) -> None:
     notebook.wait_for("browser.descending", "False")
 
 
+def test_a_header_is_defined_where_the_pointer_or_the_focus_is(notebook: NotebookPage, browser: Locator) -> None:
+    header = browser.get_by_role("button", name="sort by density")
+    tip = browser.locator(".sw-fb-head .sw-tip").first
+    notebook.page.mouse.move(0, 0)
+    expect(tip).to_be_hidden()
+    header.hover()
+    expect(tip).to_contain_text("The share of scanned tokens")
+    expect(tip).to_be_visible()
+    notebook.page.mouse.move(0, 0)
+    expect(tip).to_be_hidden()
+    browser.locator("[role=grid]").focus()
+    notebook.page.keyboard.press("Tab")  # "#"
+    notebook.page.keyboard.press("Tab")
+    expect(header).to_be_focused()
+    expect(tip).to_be_visible()
+    notebook.screenshot("feature_browser_tip")
+    header.blur()
+
+
 def test_a_search_finds_what_the_index_finds(notebook: NotebookPage, browser: Locator) -> None:
     browser.locator(".sw-fb-scroll").focus()
     notebook.page.keyboard.press("/")

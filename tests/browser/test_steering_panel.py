@@ -85,7 +85,7 @@ def test_a_dragged_slider_moves_probabilities_at_once_and_the_text_when_it_is_le
     after = written(notebook)
     assert after == in_python(notebook) and after != before
     expect(panel.locator(".sw-token-mark")).to_have_count(2)
-    expect(panel.locator(".sw-said")).to_contain_text("The texts part at token")
+    expect(panel.locator(".sw-told")).to_contain_text("The texts part at token")
 
 
 def test_what_python_sets_moves_both_views(notebook: NotebookPage) -> None:

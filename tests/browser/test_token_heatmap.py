@@ -76,6 +76,57 @@ def test_a_prompt_that_is_too_long_gets_its_sentence(notebook: NotebookPage) -> 
     expect(notebook.output(0).locator("[role=alert]")).to_have_count(0)
 
 
+# The contrast (WCAG, 1 to 21) between a mark inside a token and the token's own ground.
+CONTRAST = """mark => {
+  const numbers = css => css.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = numbers(getComputedStyle(mark.closest(".sw-token")).backgroundColor);
+  if (ground.length === 4 && ground[3] === 0) throw new Error("the token is not active");
+  if (getComputedStyle(mark).opacity !== "1") throw new Error("the mark is faded");
+  const [a, b] = [light(ground), light(numbers(getComputedStyle(mark).color))].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""
+
+
+def test_marks_on_active_tokens_are_readable_in_both_themes(notebook: NotebookPage) -> None:
+    """A newline's glyph and the number of a control character, on tokens coloured by their strongest feature."""
+    notebook.run_cell("kept, heatmap.feature = heatmap.prompt, None")
+    notebook.run_cell("heatmap.prompt = 'The dog ran\\nhome.\\x07 He sat.'")
+    view = notebook.output(0)
+    for theme in ("dark", "light"):
+        notebook.set_theme(theme)
+        expect(view.locator(".sw-root")).to_have_attribute("data-theme", theme)
+        for mark in (".sw-token-shaded .sw-glyph", ".sw-token-shaded .sw-chip"):
+            expect(view.locator(mark)).to_have_count(1)
+            assert view.locator(mark).evaluate(CONTRAST) > 4.5
+    notebook.run_cell("heatmap.prompt = kept")
+
+
+def test_a_lone_surrogate_from_python_is_shown_as_what_the_model_reads(notebook: NotebookPage) -> None:
+    notebook.run_cell("kept, heatmap.prompt = heatmap.prompt, 'a\\ud800b'")
+    shown = notebook.output(0).locator(".sw-tokens").first
+    expect(notebook.output(0).locator("textarea")).to_have_value("a\ufffdb")
+    expect(shown).to_contain_text("a")
+    notebook.run_cell("heatmap.prompt = kept")
+    expect(shown).to_contain_text("bridge")
+
+
+def test_no_key_reaches_the_notebooks_commands(notebook: NotebookPage) -> None:
+    """x would cut the cell, b would add one, and ? shows the widget's own keys."""
+    view = notebook.output(0)
+    cells = notebook.page.locator(".jp-Notebook .jp-Cell")
+    before = cells.count()
+    view.locator(".sw-tokens").first.focus()
+    for key in ("x", "b", "a", "?"):
+        notebook.page.keyboard.press(key)
+    expect(view.locator(".sw-keys")).to_contain_text("Enter selects a token")
+    assert cells.count() == before
+    notebook.page.keyboard.press("?")
+    expect(view.locator(".sw-keys")).to_have_count(0)
+
+
 MARKUP = "<script>window.ran = 1</script></style><img src=x onerror='window.ran = 1'>"
 HOSTILE = MARKUP + "\u202e\u05d0\u05d1" + " " * 60
 

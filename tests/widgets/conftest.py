@@ -72,3 +72,13 @@ def write_word_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 def word_index(write_word_index: Callable[..., FeatureIndex]) -> FeatureIndex:
     """One of them. Read-only."""
     return write_word_index()
+
+
+@pytest.fixture
+def no_bos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model knows no BOS token: whoever asks for it is refused."""
+
+    def refuse(model: object) -> int:
+        raise ValueError("The model has no BOS token. Pass prepend_bos=False.")
+
+    monkeypatch.setattr("saewidgets.models.tokens.bos_id", refuse)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import traitlets
 
-from saewidgets.widgets import _base
-from saewidgets.widgets._base import Answer, SAEWidget, as_json, feature_in_range
+from saewidgets.widgets import _base, handover
+from saewidgets.widgets._base import Answer, SAEWidget, Text, as_json, feature_in_range, sentence
 from saewidgets.widgets.export import page
 
 
@@ -38,6 +40,7 @@ class CountView:
 class Count(SAEWidget):
     bundle_name: ClassVar[str] = "token_heatmap"
     feature = traitlets.Int(None, allow_none=True).tag(sync=True)
+    label = Text("").tag(sync=True)
 
     @traitlets.validate("feature")
     def _exists(self, proposal: dict[str, Any]) -> int | None:
@@ -147,3 +150,35 @@ def test_a_page_carries_the_answers_and_no_element_can_be_ended_early() -> None:
     assert "<b>" not in html
     assert '"method": "double"' in html
     assert "<" not in as_json({"a": "<!-- </style>"})
+
+
+def test_a_request_that_fails_is_recorded_as_its_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Count, "recorded_requests", lambda self: [("fail", {}), ("double", {"n": 3})])
+    failed, answered = Count(CountView()).snapshot()["answers"]
+    assert failed["error"] == "The prompt is empty. Type at least one character."
+    assert answered["result"] == {"twice": 6} and "error" not in answered
+    written = Count(CountView()).to_html(tmp_path / "page.html").read_text("utf-8")
+    assert "The prompt is empty. Type at least one character." in written
+
+
+def test_a_widget_that_cannot_be_recorded_leaves_the_others_in_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: SAEWidget) -> dict[str, Any]:
+        raise FileNotFoundError("The index is gone.")
+
+    class Broken(Count):
+        snapshot = fail
+
+    whole, broken = Count(CountView()), Broken(CountView())
+    given = json.loads(handover.as_text([broken.model_id, whole.model_id]))
+    assert list(given["snapshots"]) == [whole.model_id]
+    assert given["layouts"][broken.model_id] == {"text": "Broken could not be recorded: The index is gone."}
+
+
+def test_text_that_no_message_can_carry_is_cleaned(said: list[Any]) -> None:
+    widget = Count(CountView(), label="a\ud800b")
+    assert widget.label == "a\ufffdb"
+    widget.label = "\udc00"
+    assert widget.label == "\ufffd"
+    assert sentence(ValueError("no 'a\ud800b' here")) == "no 'a\ufffdb' here"
+    with pytest.raises(traitlets.TraitError):
+        widget.label = 3

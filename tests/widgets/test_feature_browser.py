@@ -108,3 +108,10 @@ def test_it_says_what_it_shows_and_stays_the_same(word_index: FeatureIndex) -> N
     assert repr(FeatureBrowser(word_index, feature=BRIDGE)) == (
         "FeatureBrowser(index_name='made up · blocks.0.hook_resid_post · 30…', feature=4)"
     )
+
+
+def test_a_range_ends_with_its_index_though_the_number_stays(word_index: FeatureIndex) -> None:
+    browser = FeatureBrowser([word_index, word_index], range=[1, 2])
+    before = browser.feature
+    browser.index_name = browser._view.names[1]
+    assert browser.feature == before and browser.range is None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import traitlets
 
 from saewidgets.features import FeatureIndex
-from saewidgets.widgets.feature_dashboard import (
+from saewidgets.widgets.feature_dashboard import FeatureDashboard
+from saewidgets.widgets.feature_dashboard_view import (
     EXAMPLES,
     INTERVALS,
     PER_INTERVAL,
-    FeatureDashboard,
     FeatureDashboardView,
     most_specific,
 )
@@ -162,3 +163,10 @@ def test_hostile_tokens_do_not_end_the_page(word_index: FeatureIndex, tmp_path) 
 
 def test_it_says_what_it_shows_and_stays_the_same(word_index: FeatureIndex) -> None:
     assert repr(FeatureDashboard(word_index, feature=BRIDGE)) == "FeatureDashboard(feature=4, top_tokens=[' bridge'])"
+
+
+def test_the_place_is_named_with_its_step(write_word_index: Callable[..., FeatureIndex]) -> None:
+    plain = FeatureDashboardView(write_word_index())
+    assert plain.feature(BRIDGE)[0]["source"] == "topk · blocks.0.hook_resid_post"
+    plain.index.meta["sae"] = {"metadata": {"step": 12345}}
+    assert plain.feature(BRIDGE)[0]["source"] == "topk · blocks.0.hook_resid_post · step 12,345"

@@ -9,7 +9,7 @@ import pytest
 import traitlets
 
 import saewidgets as sw
-from saewidgets.widgets.steering_view import SteeringView, from_plain, to_plain
+from saewidgets.widgets.steering_view import PROBE, SteeringView, from_plain, to_plain
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -97,3 +97,38 @@ def test_a_page_carries_the_sliders_steps(demo_model: TransformerBridge, demo_sa
     asked = [method for method, _ in panel.recorded_requests()]
     steps = panel.snapshot()["state"]["_recorded"]["5"]
     assert 8.0 in steps and asked.count("steered_text") == len(steps) >= 5
+
+
+def test_the_reach_of_a_slider_moves_x_by_its_own_length(
+    view: SteeringView, demo_model: TransformerBridge, demo_sae: sw.SAE
+) -> None:
+    hook_name = demo_sae.metadata.hook_name
+    plain = demo_model.run_with_cache(PROBE)[1][hook_name][0, 1:]
+    moved = (view.reach * demo_sae.W_dec[5].detach()).norm()
+    assert float(moved) == pytest.approx(float(plain.detach().norm(dim=-1).mean()), rel=0.01)
+
+
+def test_a_model_without_bos_is_steered(
+    demo_model: TransformerBridge, demo_sae: sw.SAE, no_bos: None
+) -> None:
+    sae = demo_sae.clone()
+    sae.metadata = sae.metadata.replace(prepend_bos=False, excluded_positions=())
+    panel = sw.SteeringPanel(sae, demo_model, PROMPT, edits={5: sw.Clamp(8.0)}, n_tokens=2)
+    assert panel.answer("features", {"features": [5]})[0]["reach"] > 0
+    answers = panel.snapshot()["answers"]
+    assert {"default_text", "steered_text", "next_token"} <= {answer["method"] for answer in answers}
+    assert [answer.get("error") for answer in answers] == [None] * len(answers)
+
+
+def test_a_prompt_that_cannot_be_read_is_recorded_as_its_sentence(
+    demo_model: TransformerBridge, demo_sae: sw.SAE
+) -> None:
+    panel = sw.SteeringPanel(demo_sae, demo_model, "", edits={5: sw.Clamp(8.0)}, n_tokens=2)
+    said = {answer["method"]: answer.get("error") or "" for answer in panel.snapshot()["answers"]}
+    assert said["features"] == ""
+    for method in ("default_text", "steered_text", "next_token"):
+        assert said[method].startswith("The text is empty")
+
+
+def test_the_place_is_named_with_its_step(view: SteeringView) -> None:
+    assert view.features([5])[0]["source"] == "topk · blocks.2.hook_resid_post · step 5,005"

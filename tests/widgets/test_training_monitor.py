@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,8 +43,8 @@ class RunByHand:
         self.subscribers: list[Callable[[Any], None]] = []
         self.asked: list[str] = []
         self._rows: list[dict[str, float]] = []
-        self._sae = SimpleNamespace(cfg=sw.SAEConfig(d_in=8, d_sae=16, k=2))
-        self._vectors = SimpleNamespace(metadata=sw.SAEMetadata(hook_name="blocks.0.hook_resid_post"))
+        self.cfg = sw.SAEConfig(d_in=8, d_sae=16, k=2)
+        self.metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -156,12 +155,31 @@ def test_what_follows_the_run_cannot_be_set(run: Any, sent: list[dict[str, Any]]
         TrainingMonitor(run, stat="x")
 
 
-def test_a_monitor_lets_go_of_the_run_when_it_is_closed_or_gone(run: Any) -> None:
-    monitor = TrainingMonitor(run)
-    monitor.close()
+def test_a_monitor_lets_go_of_the_run_when_it_is_closed(run: Any) -> None:
+    TrainingMonitor(run).close()
     assert run.subscribers == []
     run.tell()
 
+    by_the_browser = TrainingMonitor(run)
+    by_the_browser.comm.handle_close({"content": {"data": {}}})
+    assert run.subscribers == []
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
+def test_a_monitor_lets_go_of_a_run_that_is_over(run: Any, state: str) -> None:
+    """ipywidgets keeps each monitor for as long as the kernel lives; the run need not."""
+    monitor = TrainingMonitor(run)
+    run.progress.state = "paused"
+    run.tell()
+    assert len(run.subscribers) == 1
+    run.progress.state = state
+    run.tell()
+    assert run.subscribers == [] and monitor.state == state
+    assert TrainingMonitor(run).state == state
+    assert run.subscribers == []
+
+
+def test_a_monitor_that_is_gone_is_told_nothing(run: Any) -> None:
     gone = TrainingMonitor(run)
     from ipywidgets.widgets.widget import _instances
 

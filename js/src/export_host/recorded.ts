@@ -5,9 +5,11 @@ import { keyOf, type Model, type Params } from "../shared/transport";
 export interface Recorded {
   method: string;
   params: Params;
-  result: unknown;
+  result?: unknown;
   /** base64 */
   buffers: string[];
+  /** What a live view would have been told instead. */
+  error?: string;
 }
 
 const NOT_RECORDED = "This page has no kernel and this answer was not recorded with it. Open the notebook to ask for it.";
@@ -40,7 +42,8 @@ export function recordedModel(initial: Record<string, unknown>, answers: Recorde
       const answer = recorded.get(keyOf(method, params));
       // Answers come later, as they do from a kernel: a view may not rely on the order.
       queueMicrotask(() => {
-        if (answer) emit("msg:custom", { kind: "answer", id, result: answer.result }, answer.buffers.map(bytes));
+        if (answer?.error !== undefined) emit("msg:custom", { kind: "error", id, message: answer.error }, []);
+        else if (answer) emit("msg:custom", { kind: "answer", id, result: answer.result }, answer.buffers.map(bytes));
         else emit("msg:custom", { kind: "error", id, message: NOT_RECORDED }, []);
       });
     },

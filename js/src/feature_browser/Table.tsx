@@ -1,10 +1,11 @@
 // All features as rows, only those in sight drawn. The rows are a grid: arrows and j/k walk, the selected row is in view.
 
-import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Words } from "../feature_dashboard/Words";
 import { percent, three } from "../shared/format";
 import { Spark } from "../shared/histogram";
-import { Term, type TermName } from "../shared/terms";
+import { useDomId } from "../shared/host";
+import { type TermName, TermOf } from "../shared/terms";
 import type { Sort, Table } from "./rows";
 
 const ROW = 28;
@@ -42,11 +43,12 @@ const COLUMNS: readonly Column[] = [
 ];
 
 export function FeatureTable({ table, rows, searched, selected, sort, descending, available, onSelect, onSort }: Props) {
+  const grid = useRef<HTMLDivElement>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const lastSearched = useRef(searched);
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(560);
-  const id = useId(); // two browsers on one page have the same features
+  const id = useDomId(); // two browsers on one page have the same features
   const place = rows.indexOf(selected);
 
   useEffect(() => {
@@ -87,7 +89,16 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
     event.stopPropagation();
   };
   return (
-    <div class="sw-fb-table" role="grid" aria-label="Features" aria-rowcount={rows.length + 1}>
+    <div
+      class="sw-fb-table"
+      ref={grid}
+      role="grid"
+      aria-label="Features"
+      aria-rowcount={rows.length + 1}
+      aria-activedescendant={place >= first && place < last ? `${id}-${selected}` : undefined}
+      tabIndex={0}
+      onKeyDown={onKeyDown}
+    >
       <div class="sw-fb-row sw-fb-head sw-label sw-muted" role="row" aria-rowindex={1}>
         {COLUMNS.map((column) => (
           <Head key={column.name} {...{ column, sort, descending, onSort }} />
@@ -97,10 +108,9 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
         class="sw-fb-scroll"
         ref={scroller}
         role="rowgroup"
-        tabIndex={0}
-        aria-activedescendant={place >= first && place < last ? `${id}-${selected}` : undefined}
+        tabIndex={-1} // a click on a row lands here; the keys belong to the grid
+        onFocus={() => grid.current?.focus({ preventScroll: true })}
         onScroll={(event) => setTop(event.currentTarget.scrollTop)}
-        onKeyDown={onKeyDown}
       >
         <div role="presentation" style={{ height: `${rows.length * ROW}px` }}>
           <div role="presentation" style={{ transform: `translateY(${first * ROW}px)` }}>
@@ -123,22 +133,21 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
 
 function Head({ column, sort, descending, onSort }: { column: Column } & Pick<Props, "sort" | "descending" | "onSort">) {
   const mine = column.sort !== undefined && column.sort === sort;
-  const name = column.term ? <Term name={column.term}>{column.name}</Term> : column.name;
+  const button = (describedBy?: string) => (
+    <button
+      class="sw-fb-sort"
+      type="button"
+      aria-label={`sort by ${column.term ?? "feature number"}`}
+      aria-describedby={describedBy}
+      onClick={() => onSort(column.sort!, mine ? !descending : column.sort !== "feature")}
+    >
+      {mine ? (descending ? "\u25be" : "\u25b4") : ""}
+      {column.name}
+    </button>
+  );
   return (
     <div class={column.class} role="columnheader" aria-sort={mine ? (descending ? "descending" : "ascending") : undefined}>
-      {column.sort === undefined ? (
-        name
-      ) : (
-        <button
-          class="sw-fb-sort"
-          type="button"
-          aria-label={`sort by ${column.term ?? "feature number"}`}
-          onClick={() => onSort(column.sort!, mine ? !descending : column.sort !== "feature")}
-        >
-          {mine ? (descending ? "\u25be" : "\u25b4") : ""}
-          {name}
-        </button>
-      )}
+      {column.sort === undefined ? column.name : column.term ? <TermOf name={column.term}>{button}</TermOf> : button()}
     </div>
   );
 }

@@ -95,7 +95,9 @@ test("what Python selects is scrolled into view", async () => {
   const { model, el } = await mount();
   model.set("feature", 2000);
   await soon(() => expect(ids(el)).toContain("#2000"));
-  const active = el.querySelector(".sw-fb-scroll")!.getAttribute("aria-activedescendant")!;
+  const grid = el.querySelector<HTMLElement>("[role=grid]")!;
+  expect(grid.tabIndex).toBe(0);
+  const active = grid.getAttribute("aria-activedescendant")!;
   expect(document.getElementById(active)!.textContent).toContain("#2000");
 });
 
@@ -110,6 +112,15 @@ test("headers sort, first the largest, then the smallest; aria-sort says so", as
   await soon(() => expect(el.querySelector("[aria-sort=ascending]")).not.toBeNull());
   press(el.querySelector(".sw-fb-scroll")!, "Home");
   expect(model.get("feature")).toBe(0);
+});
+
+test("nothing that takes the focus stands inside another; a header is described by its definition", async () => {
+  const { el } = await mount();
+  expect(el.querySelector("button [tabindex], button button, [role=grid] [role=rowgroup][tabindex='0']")).toBeNull();
+  const described = head(el, "density").getAttribute("aria-describedby")!;
+  expect(document.getElementById(described)!.textContent).toContain("The share of scanned tokens");
+  el.querySelector<HTMLElement>(".sw-fb-scroll")!.focus(); // as a click on a row does
+  expect(document.activeElement).toBe(el.querySelector("[role=grid]"));
 });
 
 test("dead and dense features are hidden on demand", async () => {

@@ -12,7 +12,7 @@ import css from "./look.css";
 import { listed, readTable, searchTopTokens, type Sort, type Table, type TableResult } from "./rows";
 import { FeatureTable } from "./Table";
 
-const HELP = "j next row, k previous, / search, arrows, Page Up and Down walk the table, Shift + arrows widen a range of the histogram, Esc lets go, ? these keys";
+const KEYS = "j next row, k previous, / search, arrows, Page Up and Down walk the table, Shift + arrows widen a range of the histogram, Esc lets go, ? shows these keys";
 
 function FeatureBrowser() {
   const live = useLive();
@@ -30,7 +30,6 @@ function FeatureBrowser() {
   const [hideDead, setHideDead] = useTrait<boolean>("hide_dead");
   const [hideDense, setHideDense] = useTrait<boolean>("hide_dense");
   const [onlyRecorded, setOnlyRecorded] = useState(false);
-  const [help, setHelp] = useState(false);
   const field = useRef<HTMLInputElement>(null);
 
   const asked = useRequest<TableResult>("table", { index: name });
@@ -62,7 +61,7 @@ function FeatureBrowser() {
     if (change.context !== undefined) setContext(change.context);
   };
   return (
-    <div onKeyDown={featureKeys({ step: onStep, search: () => field.current?.focus(), help: () => setHelp(!help) })}>
+    <div onKeyDown={featureKeys({ step: onStep, search: () => field.current?.focus() })}>
       <div class="sw-row">
         {names.length > 1 ? (
           <label class="sw-label sw-muted">
@@ -119,8 +118,7 @@ function FeatureBrowser() {
             <Dashboard
               choice={{ feature, range, group, context }}
               source={{ index: name }}
-              {...{ onChoice, onStep, recorded, window, help }}
-              helpText={HELP}
+              {...{ onChoice, onStep, recorded, window }}
               code={code({ feature, range, group, context }, { name, names, sort, descending, query, hideDead, hideDense })}
             />
           </section>
@@ -233,4 +231,8 @@ function code({ feature, range, group, context }: Choice, state: State): string 
   return `sw.FeatureBrowser(${state.names.length > 1 ? "indexes" : "index"}, ${options.join(", ")})`;
 }
 
-export default widget(FeatureBrowser, dashboardCss + css);
+export default widget(FeatureBrowser, {
+  name: "sw-feature-browser sw-feature-dashboard", // the dashboard beside the table wears its own sheet
+  css: dashboardCss + css,
+  keys: KEYS,
+});

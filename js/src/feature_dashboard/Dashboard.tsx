@@ -1,11 +1,12 @@
 // One feature: what it is, how strongly it fires, what it writes, where it fires. The browser shows this same component
 // beside its table; whoever shows it owns what is chosen.
 
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { Card } from "../shared/card";
 import { count, percent, three } from "../shared/format";
 import { Histogram, type Range } from "../shared/histogram";
 import { type Asked, useLive, usePlace, useRequest } from "../shared/host";
-import { CopyCode, Scale, Status, Trouble } from "../shared/parts";
+import { Foot, Scale, Status, Trouble } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
 import { inQuotes } from "../shared/tokens";
 import type { Params } from "../shared/transport";
@@ -33,15 +34,13 @@ interface Props {
   recorded: readonly number[];
   /** Tokens on each side of a peak that are asked for. */
   window: number;
-  help: boolean;
-  helpText: string;
 }
 
 const INTERVALS = 5;
 const GROUPS: readonly Group[] = ["top", "random", ...Array.from({ length: INTERVALS }, (_, i) => i)];
 
 export function Dashboard(props: Props) {
-  const { choice, onChoice, onStep, source = {}, code, recorded, window, help, helpText } = props;
+  const { choice, onChoice, onStep, source = {}, code, recorded, window } = props;
   const live = useLive();
   const off = !live && !recorded.includes(choice.feature);
   const asked = useRequest<FeatureResult>("feature", off ? null : { ...source, feature: choice.feature });
@@ -62,11 +61,7 @@ export function Dashboard(props: Props) {
         </p>
       )}
       {feature && !off && <Whole {...{ feature, choice, onChoice, source, recorded, window }} waiting={asked.waiting} />}
-      <div class="sw-row sw-label sw-fd-foot">
-        <span class="sw-muted">{help ? helpText : "? for the keys"}</span>
-        <span class="sw-spacer" />
-        <CopyCode code={code} />
-      </div>
+      <Foot code={code}>{feature?.source}</Foot>
     </div>
   );
 }
@@ -140,7 +135,7 @@ function Whole({ feature, choice, onChoice, source, recorded, window, waiting }:
           </div>
           <Trouble asked={asked.asked} />
           <div class={stale ? "sw-waiting" : ""}>{list}</div>
-          {pointed && <Card pointed={pointed} strength={strength} max={feature.max} />}
+          {pointed && <PointedCard pointed={pointed} strength={strength} max={feature.max} />}
         </section>
       )}
     </div>
@@ -236,23 +231,14 @@ function RelatedFeatures({ feature, source, recorded, onFeature }: RelatedProps)
   );
 }
 
-/** Below the line being read, never over it. */
-function Card({ pointed, strength, max }: { pointed: Pointed; strength: number; max: number }) {
-  const card = useRef<HTMLDivElement>(null);
-  useLayoutEffect(() => {
-    const frame = card.current?.offsetParent?.getBoundingClientRect();
-    if (!card.current || !frame) return;
-    const left = Math.min(pointed.at.left - frame.left, frame.width - card.current.offsetWidth - 4);
-    card.current.style.left = `${Math.max(0, left)}px`;
-    card.current.style.top = `${pointed.at.bottom - frame.top + 4}px`;
-  }, [pointed]);
-  const { example, index } = pointed;
+function PointedCard({ pointed, strength, max }: { pointed: Pointed; strength: number; max: number }) {
+  const { example, index, at } = pointed;
   return (
-    <div class="sw-card" ref={card} role="status">
+    <Card at={at}>
       <b class="sw-mono">{inQuotes(example.tokens[index]!)}</b>{" "}
       {strength > 0 ? `${three(strength)}, ${percent(strength / max)} of its max` : <span class="sw-muted">not active</span>}
       <div class="sw-muted">token {example.position + index - example.peak} of text {example.context}</div>
-    </div>
+    </Card>
   );
 }
 

@@ -35,6 +35,8 @@ export interface RelatedResult {
 export interface FeatureResult {
   feature: number;
   d_sae: number;
+  /** Which SAE it is of, in a line. */
+  source: string;
   n_tokens: number;
   tokens: Token[];
   /** Of its summed activation, token by token. */

@@ -1,4 +1,3 @@
-import { useState } from "preact/hooks";
 import type { Range } from "../shared/histogram";
 import { useLive, useTrait, widget } from "../shared/host";
 import type { Group, Width } from "./answers";
@@ -6,7 +5,7 @@ import { type Choice, Dashboard } from "./Dashboard";
 import { featureKeys } from "./keys";
 import css from "./look.css";
 
-const HELP = "j next feature, k previous, arrows walk along a text or move a range of the histogram (Shift widens it), Esc lets go, ? these keys";
+const KEYS = "j next feature, k previous, arrows walk along a text or move a range of the histogram (Shift widens it), Esc lets go, ? shows these keys";
 
 function FeatureDashboard() {
   const [feature, setFeature] = useTrait<number>("feature");
@@ -16,7 +15,6 @@ function FeatureDashboard() {
   const [recorded] = useTrait<number[]>("_recorded");
   const [window] = useTrait<number>("_window");
   const [size] = useTrait<number>("_d_sae");
-  const [help, setHelp] = useState(false);
   const live = useLive();
 
   const onChoice = (change: Partial<Choice>) => {
@@ -32,11 +30,10 @@ function FeatureDashboard() {
     onChoice({ feature: next });
   };
   return (
-    <div onKeyDown={featureKeys({ step: onStep, help: () => setHelp(!help) })}>
+    <div onKeyDown={featureKeys({ step: onStep })}>
       <Dashboard
         choice={{ feature, range, group, context }}
-        {...{ onChoice, onStep, recorded, window, help }}
-        helpText={HELP}
+        {...{ onChoice, onStep, recorded, window }}
         code={code({ feature, range, group, context })}
       />
     </div>
@@ -58,4 +55,4 @@ function code({ feature, range, group, context }: Choice): string {
   return `sw.FeatureDashboard(index, ${options.join(", ")})`;
 }
 
-export default widget(FeatureDashboard, css);
+export default widget(FeatureDashboard, { name: "sw-feature-dashboard", css, keys: KEYS });

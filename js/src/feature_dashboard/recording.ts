@@ -20,6 +20,7 @@ export function featureAnswer(feature: number, change: Partial<FeatureResult> = 
   const result: FeatureResult = {
     feature,
     d_sae: 100,
+    source: "topk \u00b7 blocks.2.hook_resid_post \u00b7 step 5,005",
     n_tokens: 200_000,
     tokens: [{ text: " bridge" }, { text: " river" }],
     shares: [0.6, 0.2],

@@ -2,15 +2,30 @@
 // (marimo evaluates it once for many widgets).
 
 import { type ComponentType, createContext, render } from "preact";
-import { useCallback, useContext, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useContext, useEffect, useId, useRef, useState } from "preact/hooks";
 import sheet from "./look.css";
 import { type Theme, themeOf, watchTheme } from "./theme";
 import { type Answer, type Model, type Params, Transport } from "./transport";
 
-interface Place {
+interface Root {
   model: Model;
   transport: Transport;
   theme: Theme;
+  /** Before every id of this root: Preact counts ids from zero in each, and a page has many. */
+  prefix: string;
+}
+
+interface Place extends Root {
+  /** The keys of this widget in a sentence, and whether it is shown. */
+  keys: { text: string; open: boolean; toggle: () => void };
+}
+
+interface Make {
+  /** The class of the root, before every rule of the widget's own sheet; several where sheets of others are worn too. */
+  name: string;
+  css: string;
+  /** The keys, in a sentence. */
+  keys: string;
 }
 
 const PlaceContext = createContext<Place | null>(null);
@@ -21,8 +36,13 @@ export function usePlace(): Place {
   return place;
 }
 
-/** The default export of a widget's bundle. `css` is the widget's own sheet; every rule stands under `.sw-root`. */
-export function widget(App: ComponentType, css = "") {
+/** An id that no other element of the page has, whatever else is shown on it. */
+export function useDomId(): string {
+  return `${usePlace().prefix}-${useId()}`;
+}
+
+/** The default export of a widget's bundle. */
+export function widget(App: ComponentType, { name, css, keys }: Make) {
   return () => {
     let transport: Transport | undefined;
     return {
@@ -35,16 +55,12 @@ export function widget(App: ComponentType, css = "") {
         const style = document.createElement("style");
         style.textContent = sheet + css;
         const root = document.createElement("div");
-        root.className = "sw-root";
+        root.className = `sw-root ${name}`;
+        const prefix = `sw-${Math.random().toString(36).slice(2)}`;
         el.append(style, root);
         const draw = (theme: Theme) => {
           root.dataset.theme = theme;
-          render(
-            <PlaceContext.Provider value={{ model, transport: link, theme }}>
-              <App />
-            </PlaceContext.Provider>,
-            root,
-          );
+          render(<Frame App={App} keys={keys} root={{ model, transport: link, theme, prefix }} />, root);
         };
         draw(themeOf(el));
         const unwatch = watchTheme(el, draw);
@@ -57,6 +73,28 @@ export function widget(App: ComponentType, css = "") {
       },
     };
   };
+}
+
+function Frame({ App, keys, root }: { App: ComponentType; keys: string; root: Root }) {
+  const [open, setOpen] = useState(false);
+  const toggle = () => setOpen(!open);
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // Ctrl+S still saves the notebook
+    // JupyterLab's command mode cuts cells at x and adds them at b, wherever in a cell the focus is. An attribute
+    // data-lm-suppress-shortcuts on the root does not hold it: its selectors match the focused element itself first.
+    event.stopPropagation();
+    if (event.key !== "?") return;
+    if ((event.target as Element).closest("input:not([type=range], [type=checkbox]), textarea, select")) return;
+    toggle();
+    event.preventDefault();
+  };
+  return (
+    <PlaceContext.Provider value={{ ...root, keys: { text: keys, open, toggle } }}>
+      <div onKeyDown={onKeyDown}>
+        <App />
+      </div>
+    </PlaceContext.Provider>
+  );
 }
 
 /** A synced trait: its value now, and a setter that tells Python. */

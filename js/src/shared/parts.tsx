@@ -1,5 +1,6 @@
 // Small pieces every widget uses: the printed scale, sentences about the state, "copy as code".
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { activationShade } from "./colour";
 import { three } from "./format";
@@ -73,6 +74,23 @@ export function CopyCode({ code }: { code: string }) {
     <button class="sw-button" type="button" onClick={copy}>
       {state === "copied" ? "copied" : "copy as code"}
     </button>
+  );
+}
+
+/** The last line of a widget: what is shown here, its keys, its code. */
+export function Foot({ code, children }: { code?: string; children?: ComponentChildren }) {
+  const { keys } = usePlace();
+  return (
+    <>
+      <div class="sw-row sw-label sw-foot">
+        <span class="sw-muted sw-said">{children}</span>
+        <button class="sw-button" type="button" aria-expanded={keys.open} onClick={keys.toggle}>
+          ? keys
+        </button>
+        {code !== undefined && <CopyCode code={code} />}
+      </div>
+      {keys.open && <p class="sw-label sw-muted sw-keys">{keys.text}</p>}
+    </>
   );
 }
 

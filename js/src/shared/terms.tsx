@@ -1,7 +1,7 @@
 // Every measure has one name and one sentence, shown on hover and on focus.
 
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useDomId } from "./host";
 
 const DEFINITIONS = {
   density: "The share of scanned tokens on which this feature is active (above zero).",
@@ -29,13 +29,30 @@ export type TermName = keyof typeof DEFINITIONS;
 
 /** A measure's name with its definition. `children` replaces the printed name, never the meaning. */
 export function Term({ name, children }: { name: TermName; children?: ComponentChildren }) {
-  const id = useId();
+  const id = useDomId();
   return (
     <span class="sw-term" tabIndex={0} aria-describedby={id}>
       {children ?? name}
-      <span class="sw-tip" role="tooltip" id={id}>
-        {DEFINITIONS[name]}
-      </span>
+      <Tip name={name} id={id} />
+    </span>
+  );
+}
+
+/** The same around a control, which has the focus itself and takes the id of what describes it. */
+export function TermOf({ name, children }: { name: TermName; children: (describedBy: string) => ComponentChildren }) {
+  const id = useDomId();
+  return (
+    <span class="sw-term">
+      {children(id)}
+      <Tip name={name} id={id} />
+    </span>
+  );
+}
+
+function Tip({ name, id }: { name: TermName; id: string }) {
+  return (
+    <span class="sw-tip" role="tooltip" id={id}>
+      {DEFINITIONS[name]}
     </span>
   );
 }

@@ -2,8 +2,9 @@
 // is a glyph and a break; what has no shape of its own (control and zero-width characters) is named by its number.
 
 import type { JSX } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { Shade } from "./colour";
+import { useDomId } from "./host";
 
 export interface Token {
   text: string;
@@ -30,11 +31,14 @@ interface StripProps {
   onHover?: (index: number | null, at: DOMRect | null) => void;
 }
 
-/** A line of tokens: arrows walk, Enter selects, Esc lets go. */
+/** A line of tokens. Where there is something to select or to point at, arrows walk, Enter selects, Esc lets go. */
 export function TokenStrip(props: StripProps) {
   const { tokens, shade, describe, selected = null, mark = null, showSpaces = false, oneLine = false, label, onSelect, onHover } = props;
   const box = useRef<HTMLDivElement>(null);
-  const id = useId();
+  const id = useDomId();
+  const walks = onSelect !== undefined || onHover !== undefined;
+  // Tokens that can be walked to and not chosen are pictures with a description; those of plain text are text.
+  const role = onSelect ? "option" : walks ? "img" : undefined;
   const focused = useRef(-1);
 
   useEffect(() => {
@@ -79,8 +83,8 @@ export function TokenStrip(props: StripProps) {
       class="sw-tokens"
       role={onSelect ? "listbox" : "group"}
       aria-label={label}
-      tabIndex={onSelect || onHover ? 0 : undefined}
-      onKeyDown={onSelect || onHover ? onKeyDown : undefined}
+      tabIndex={walks ? 0 : undefined}
+      onKeyDown={walks ? onKeyDown : undefined}
       onBlur={leave}
       onClick={(event) => {
         const index = indexOf(event);
@@ -92,31 +96,31 @@ export function TokenStrip(props: StripProps) {
       }}
       onMouseLeave={() => onHover?.(null, null)}
     >
-      {tokens.map((token, index) => (
-        <span
-          key={index}
-          id={`${id}-${index}`}
-          data-i={index}
-          class={tokenClass(token, index === selected, index === mark)}
-          role={onSelect ? "option" : undefined}
-          aria-selected={onSelect ? index === selected : undefined}
-          aria-label={describe?.(index)}
-          style={shade?.(index) ?? undefined}
-        >
-          {glyphs(token, showSpaces, oneLine)}
-        </span>
-      ))}
+      {tokens.map((token, index) => {
+        const shaded = shade?.(index) ?? undefined;
+        return (
+          <span
+            key={index}
+            id={walks ? `${id}-${index}` : undefined}
+            data-i={index}
+            class={tokenClass(token, { selected: index === selected, mark: index === mark, shaded: shaded !== undefined })}
+            role={role}
+            aria-selected={onSelect ? index === selected : undefined}
+            aria-label={walks ? (describe?.(index) ?? inQuotes(token)) : undefined}
+            style={shaded}
+          >
+            {glyphs(token, showSpaces, oneLine)}
+          </span>
+        );
+      })}
     </div>
   );
 }
 
-function tokenClass(token: Token, selected: boolean, marked: boolean): string {
-  const names = ["sw-token"];
-  if (token.special) names.push("sw-token-special");
-  if (token.hex) names.push("sw-token-hex");
-  if (selected) names.push("sw-token-selected");
-  if (marked) names.push("sw-token-mark");
-  return names.join(" ");
+function tokenClass(token: Token, drawn: { selected: boolean; mark: boolean; shaded: boolean }): string {
+  const { special = false, hex = false } = token;
+  const kinds = Object.entries({ special, hex, ...drawn }).filter(([, holds]) => holds);
+  return ["sw-token", ...kinds.map(([kind]) => `sw-token-${kind}`)].join(" ");
 }
 
 const SHAPELESS = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]/u;

@@ -23,8 +23,10 @@ export interface Facts {
 export interface Place {
   d_sae: number;
   hook_name: string;
+  /** Which SAE it is, in a line. */
+  source: string;
   indexed: boolean;
-  /** The mean length of x at the hook. */
+  /** The activation that moves x by its own length. */
   reach: number;
   features: Record<string, Facts>;
 }
@@ -45,7 +47,7 @@ export interface Slider {
   nudge: number;
 }
 
-/** The unit of a feature's strength: its maximum, or as far as a feature alone could reach. */
+/** The unit of a feature's strength: its maximum; where that is not known, what moves x by its own length. */
 export function unitOf(facts: Facts | undefined, place: Place | undefined): number {
   return (facts?.max || place?.reach) ?? 10;
 }
@@ -75,6 +77,8 @@ export function sliderOf(edit: Edit, facts: Facts | undefined, place: Place | un
     }
     ticks.push({ at: facts.max, name: "max", means: `its largest activation in the index, ${three(facts.max)}` });
     if (low < 0) ticks.push({ at: -facts.max, name: "\u2212max", means: "the same, the other way" });
+  } else if (place) {
+    ticks.push({ at: place.reach, name: "\u2016x\u2016", means: `moves x by its own length, ${three(place.reach)}` });
   }
   return { low, high, step, ticks, nudge: Number((step * Math.max(1, Math.round(unit / 20 / step))).toPrecision(6)) };
 }

@@ -1,7 +1,8 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { three } from "../shared/format";
 import { type Asked, useLive, usePlace, useRequest, useTrait, widget } from "../shared/host";
-import { CopyCode, Status } from "../shared/parts";
+import { Foot, Status } from "../shared/parts";
+import { PromptForm } from "../shared/prompt";
 import type { Params } from "../shared/transport";
 import { AddFeature } from "./AddFeature";
 import { EditRow } from "./EditRow";
@@ -58,7 +59,6 @@ function SteeringPanel() {
       ref={root}
       tabIndex={-1}
       class="sw-steering"
-      data-lm-suppress-shortcuts="true"
       onKeyDown={(event) => {
         const typing = event.target instanceof HTMLTextAreaElement;
         if (event.key.toLowerCase() !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey || typing || !live) return;
@@ -95,7 +95,7 @@ function SteeringPanel() {
           <span class="sw-muted">
             , SAE error kept
             {next && next.f.length === shown.length && `; f(x) = ${three(next.f[shown.indexOf(last)])} on the last token of the prompt`}
-            {place && !place.indexed && `; the mean length of x here is ${three(place.reach)}`}
+            {place && !place.indexed && `; ${three(place.reach)} would move x by its own length`}
           </span>
         </p>
       )}
@@ -118,16 +118,16 @@ function SteeringPanel() {
           <NextTokens next={next} edited={shown.length > 0} />
         </section>
       )}
-      <div class="sw-row sw-label sw-foot">
-        <span class="sw-muted sw-said" role="status">
-          {shown.length > 0 && next ? `${shown.map(inWords).join(", ")}: ${changeOf(next)} ` : ""}
-          {edits.length > 0 && draft === null && partingOf(plain, steered)}
-        </span>
-        <CopyCode code={codeOf(prompt, edits, n_tokens, temperature, seed)} />
-      </div>
+      <p class="sw-label sw-muted sw-told" role="status">
+        {shown.length > 0 && next ? `${shown.map(inWords).join(", ")}: ${changeOf(next)} ` : ""}
+        {edits.length > 0 && draft === null && partingOf(plain, steered)}
+      </p>
+      <Foot code={codeOf(prompt, edits, n_tokens, temperature, seed)}>{place?.source}</Foot>
     </div>
   );
 }
+
+const KEYS = "[ and ] weaken and strengthen the edit that has the focus, Ctrl+Z takes the last change back, Enter in the prompt writes anew, ? shows these keys";
 
 const OFF = "Recorded: each slider snaps to the strengths this page was made with; anything else needs Python.";
 
@@ -166,37 +166,11 @@ function Head({ prompt, setPrompt, temperature, setTemperature, seed, setSeed, n
     </label>
   );
   return (
-    <form
-      class="sw-row"
-      noValidate // the browser would hold a prompt back for a number that is no multiple of its field's step
-      onSubmit={(event) => {
-        event.preventDefault();
-        setPrompt((event.currentTarget.elements.namedItem("prompt") as HTMLTextAreaElement).value);
-      }}
-    >
-      <label class="sw-label sw-muted sw-grow sw-prompt">
-        <span>prompt</span>
-        <textarea
-          class="sw-input"
-          name="prompt"
-          rows={Math.min(4, Math.max(1, Math.ceil(prompt.length / 60)))}
-          defaultValue={prompt}
-          key={prompt}
-          disabled={!live}
-          title={off ?? "Enter writes the texts anew"}
-          spellcheck={false}
-          onKeyDown={(event) => {
-            event.stopPropagation();
-            if (event.key !== "Enter" || event.shiftKey) return;
-            event.preventDefault();
-            event.currentTarget.form?.requestSubmit();
-          }}
-        />
-      </label>
+    <PromptForm prompt={prompt} onPrompt={setPrompt} perLine={60} enter="Enter writes the texts anew">
       {field("temperature", temperature, setTemperature, 0.1, 0, false)}
       {field("seed", seed, setSeed, 1, 0, true)}
       {field("tokens", n_tokens, setLength, 10, 1, true)}
-    </form>
+    </PromptForm>
   );
 }
 
@@ -211,4 +185,4 @@ function useNewest<Result>(method: string, params: Params): Asked<Result> {
   return asked;
 }
 
-export default widget(SteeringPanel, css);
+export default widget(SteeringPanel, { name: "sw-steering-panel", css, keys: KEYS });

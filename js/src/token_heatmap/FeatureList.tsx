@@ -28,6 +28,7 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
   const sorted = order === "density" ? active.toSorted((a, b) => density(a) - density(b)) : active;
   const rows = all ? sorted : sorted.slice(0, FIRST);
   const most = active[0]?.value ?? 1;
+  const full = !reading.result.whole && active.length === reading.result.k; // there may be more than were sent
   return (
     <section class="sw-section" aria-label={`Features on ${inQuotes(reading.tokens[token]!)}`}>
       <div class="sw-row sw-label sw-muted">
@@ -45,14 +46,18 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
           </label>
         )}
       </div>
-      {active.length === 0 && <p class="sw-muted">None is active here. Position 0 is left out of this SAE.</p>}
+      {active.length === 0 && (
+        <p class="sw-muted">
+          {reading.result.excluded.includes(token) ? `Position ${token} is left out of this SAE.` : "No feature is active here."}
+        </p>
+      )}
       {active.length > 0 && (
         <table class="sw-features">
           <thead class="sw-label sw-muted">
             <tr>
               <th scope="col">feature</th>
               <th scope="col" class="sw-number"><Term name="activation" /></th>
-              <th scope="col" />
+              <th scope="col" class="sw-wide" />
               {known && <th scope="col">fires on</th>}
               {known && <th scope="col" class="sw-number"><Term name="density" /></th>}
               <th scope="col" />
@@ -60,7 +65,7 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
           </thead>
           <tbody>
             {rows.map((row) => (
-              <tr key={row.feature} aria-selected={row.feature === feature}>
+              <tr key={row.feature}>
                 <td>
                   <button class="sw-button sw-id" type="button" aria-pressed={row.feature === feature} onClick={() => onFeature(row.feature)}>
                     #{row.feature}
@@ -88,7 +93,7 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
       )}
       {sorted.length > FIRST && (
         <button class="sw-button" type="button" onClick={() => setAll(!all)}>
-          {all ? `the first ${FIRST}` : `all ${sorted.length}`}
+          {all ? `the first ${FIRST}` : `${full ? "the strongest" : "all"} ${sorted.length}`}
         </button>
       )}
     </section>

@@ -2,12 +2,15 @@ import { useMemo, useState } from "preact/hooks";
 import { activationShade } from "../shared/colour";
 import { percent, three } from "../shared/format";
 import { usePlace, useLive, useRequest, useTrait, widget } from "../shared/host";
-import { CopyCode, Scale, Status } from "../shared/parts";
+import { Foot, Scale, Status, Trouble } from "../shared/parts";
+import { PromptForm } from "../shared/prompt";
 import { inQuotes, TokenStrip } from "../shared/tokens";
 import { FeatureList } from "./FeatureList";
 import { HoverCard } from "./HoverCard";
 import css from "./look.css";
-import { type Reading, read } from "./reading";
+import { type Exact, type Reading, read, type Result } from "./reading";
+
+const KEYS = "arrows, Home and End walk along the prompt, Enter selects a token, Esc lets go, ? shows these keys";
 
 function TokenHeatmap() {
   const { theme } = usePlace();
@@ -18,8 +21,12 @@ function TokenHeatmap() {
   const [token, setToken] = useTrait<number | null>("token");
   const [showSpaces, setShowSpaces] = useState(false);
   const [hovered, setHovered] = useState<{ index: number; at: DOMRect } | null>(null);
-  const asked = useRequest<Reading["result"]>("tokens", { prompt });
-  const reading = useMemo(() => asked.answer && read(asked.answer), [asked.answer]);
+  const asked = useRequest<Result>("tokens", { prompt });
+  // Where more features are active than travel with the tokens, the chosen ones are asked for.
+  const chosen = [...new Set(feature === null ? features : [...features, feature])].sort((a, b) => a - b);
+  const part = asked.answer?.result.whole === false && !asked.waiting;
+  const exact = useRequest<Exact>("values", part && chosen.length > 0 ? { prompt, features: chosen } : null);
+  const reading = useMemo(() => asked.answer && read(asked.answer, exact.answer), [asked.answer, exact.answer]);
 
   const line = (coloured: number | null) => {
     if (!reading) return null;
@@ -42,23 +49,31 @@ function TokenHeatmap() {
 
   return (
     <div class={asked.waiting ? "sw-waiting" : ""}>
-      <Head {...{ prompt, setPrompt, live, showSpaces, setShowSpaces }} />
+      <PromptForm prompt={prompt} onPrompt={setPrompt} perLine={90} enter="Enter shows it">
+        <button class="sw-button" type="submit" disabled={!live} title={live ? "Enter does the same" : "Needs Python"}>
+          show {"\u23ce"}
+        </button>
+        <button class="sw-button" type="button" aria-pressed={showSpaces} onClick={() => setShowSpaces(!showSpaces)}>
+          spaces
+        </button>
+      </PromptForm>
       <Status asked={asked} off="Without a kernel: this prompt can be explored, a new one needs Python." />
       {reading && (
         <>
-          <div class="sw-row sw-label">
+          <div class="sw-row sw-label sw-line-head">
             <ColouredBy {...{ feature, setFeature, reading }} />
             <span class="sw-spacer" />
             <Scale max={reading.scale(feature)} of={reading.scaleOf(feature)} />
           </div>
+          {live ? <Trouble asked={exact} /> : exact.error && <p class="sw-status">{notWhole(reading, chosen)}</p>}
           <div class="sw-strip">{line(feature)}</div>
           {features.map((pinned) => (
             <div class="sw-section" key={pinned}>
-              <div class="sw-row sw-label">
+              <div class="sw-row sw-label sw-line-head">
                 <button class="sw-button" type="button" aria-pressed={pinned === feature} onClick={() => setFeature(pinned)}>
                   #{pinned}
                 </button>
-                <span class="sw-mono">{reading.label(pinned)?.top_tokens}</span>
+                <span class="sw-mono sw-ellipsis" title={reading.label(pinned)?.top_tokens}>{reading.label(pinned)?.top_tokens}</span>
                 <span class="sw-spacer" />
                 <Scale max={reading.scale(pinned)} of={reading.scaleOf(pinned)} />
                 <button
@@ -84,61 +99,13 @@ function TokenHeatmap() {
           {hovered && hovered.index < reading.n && (
             <HoverCard reading={reading} index={hovered.index} at={hovered.at} feature={feature} />
           )}
-          <div class="sw-row sw-label sw-foot">
-            <span class="sw-muted">
-              {reading.n} tokens{reading.meanProbability ? `, geometric mean probability ${percent(reading.meanProbability)}` : ""}
-            </span>
-            <span class="sw-spacer" />
-            <CopyCode code={code(prompt, feature, features)} />
-          </div>
+          <Foot code={code({ prompt, feature, features, token })}>
+            {reading.result.source} {"\u00b7"} {reading.n} tokens
+            {reading.meanProbability ? `, geometric mean probability ${percent(reading.meanProbability)}` : ""}
+          </Foot>
         </>
       )}
     </div>
-  );
-}
-
-interface HeadProps {
-  prompt: string;
-  setPrompt: (prompt: string) => void;
-  live: boolean;
-  showSpaces: boolean;
-  setShowSpaces: (show: boolean) => void;
-}
-
-function Head({ prompt, setPrompt, live, showSpaces, setShowSpaces }: HeadProps) {
-  return (
-    <form
-      class="sw-row"
-      onSubmit={(event) => {
-        event.preventDefault();
-        setPrompt((event.currentTarget.elements.namedItem("prompt") as HTMLTextAreaElement).value);
-      }}
-    >
-      <label class="sw-label sw-muted sw-grow sw-prompt">
-        <span>prompt</span>
-        <textarea
-          class="sw-input"
-          name="prompt"
-          rows={Math.min(4, Math.max(1, Math.ceil(prompt.length / 90)))}
-          defaultValue={prompt}
-          key={prompt}
-          disabled={!live}
-          spellcheck={false}
-          onKeyDown={(event) => {
-            event.stopPropagation();
-            if (event.key !== "Enter" || event.shiftKey) return;
-            event.preventDefault();
-            event.currentTarget.form?.requestSubmit();
-          }}
-        />
-      </label>
-      <button class="sw-button" type="submit" disabled={!live} title={live ? "Enter does the same" : "Needs Python"}>
-        show {"\u23ce"}
-      </button>
-      <button class="sw-button" type="button" aria-pressed={showSpaces} onClick={() => setShowSpaces(!showSpaces)}>
-        spaces
-      </button>
-    </form>
   );
 }
 
@@ -148,7 +115,7 @@ function ColouredBy(props: { feature: number | null; setFeature: (feature: numbe
   return (
     <>
       <span class="sw-title">#{feature}</span>
-      <span class="sw-mono">{reading.label(feature)?.top_tokens}</span>
+      <span class="sw-mono sw-ellipsis" title={reading.label(feature)?.top_tokens}>{reading.label(feature)?.top_tokens}</span>
       {reading.isSilent(feature) && <span class="sw-muted">silent on this prompt</span>}
       <button class="sw-button" type="button" onClick={() => setFeature(null)}>
         all features
@@ -157,11 +124,25 @@ function ColouredBy(props: { feature: number | null; setFeature: (feature: numbe
   );
 }
 
-function code(prompt: string, feature: number | null, features: number[]): string {
+/** Said in a page that carries less than was chosen in it. */
+function notWhole(reading: Reading, chosen: readonly number[]): string {
+  const named = chosen.map((feature) => `#${feature}`).join(", ");
+  return `${named}: only where among the ${reading.result.k} strongest features of a token; the other values were not recorded with this page.`;
+}
+
+interface State {
+  prompt: string;
+  feature: number | null;
+  features: number[];
+  token: number | null;
+}
+
+function code({ prompt, feature, features, token }: State): string {
   const options = [`prompt=${JSON.stringify(prompt)}`];
   if (feature !== null) options.push(`feature=${feature}`);
   if (features.length > 0) options.push(`features=${JSON.stringify(features)}`);
+  if (token !== null) options.push(`token=${token}`);
   return `sw.TokenHeatmap(sae, model, ${options.join(", ")})`;
 }
 
-export default widget(TokenHeatmap, css);
+export default widget(TokenHeatmap, { name: "sw-token-heatmap", css, keys: KEYS });

@@ -9,9 +9,21 @@ export interface Label {
   max: number;
 }
 
-interface Result {
+export interface Result {
   tokens: Token[];
   k: number;
+  /** Whether the k features of each token are all that are active. */
+  whole: boolean;
+  /** Positions that the SAE leaves out. */
+  excluded: number[];
+  /** Which SAE it is, in a line. */
+  source: string;
+  labels: Record<string, Label>;
+}
+
+/** The answer to "values": some features on every token, whether among the strongest or not. */
+export interface Exact {
+  features: number[];
   labels: Record<string, Label>;
 }
 
@@ -39,11 +51,12 @@ export interface Reading {
   isSilent(feature: number): boolean;
 }
 
-export function read({ result, buffers }: Answer<Result>): Reading {
+export function read({ result, buffers }: Answer<Result>, exact: Answer<Exact> | null = null): Reading {
   const values = float32(buffers[0]);
   const features = int32(buffers[1]);
   const probability = float32(buffers[2]);
-  const { tokens, k, labels } = result;
+  const { tokens, k } = result;
+  const labels = { ...exact?.result.labels, ...result.labels };
   const n = tokens.length;
   const byFeature = new Map<number, Float32Array>();
   for (let i = 0; i < n * k; i++) {
@@ -52,6 +65,11 @@ export function read({ result, buffers }: Answer<Result>): Reading {
     line[Math.floor(i / k)] = values[i]!;
     byFeature.set(features[i]!, line);
   }
+  const asked = float32(exact?.buffers[0]);
+  exact?.result.features.forEach((feature, row) => {
+    const line = asked.slice(row * n, (row + 1) * n);
+    if (line.length === n && line.some((value) => value > 0)) byFeature.set(feature, line);
+  });
   const strongest = Float32Array.from({ length: n }, (_, i) => values[i * k] ?? 0);
   const known = Array.from(probability).filter((p) => p > 0);
   const line = (feature: number | null) => (feature === null ? strongest : byFeature.get(feature));

@@ -1,5 +1,5 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { recordedModel } from "../export_host/recorded";
+import { type Recorded, recordedModel } from "../export_host/recorded";
 import heatmap from "./index";
 
 const HOSTILE = ["<script>alert(1)</script>", "</style>", "\ud800", "\u202eabc", " ".repeat(10_000), "\n"];
@@ -10,11 +10,11 @@ function base64(numbers: Float32Array | Int32Array): string {
 
 function reading(texts: string[], prompt = "p") {
   const n = texts.length;
-  const values = Float32Array.from({ length: 2 * n }, (_, i) => (i % 2 === 0 ? i + 1 : 0));
+  const values = Float32Array.from({ length: 2 * n }, (_, i) => (i % 2 === 0 ? i : 0)); // none on the first token
   return {
     method: "tokens",
     params: { prompt },
-    result: { tokens: texts.map((text) => ({ text })), k: 2, labels: { "7": { top_tokens: "bridge", density: 0.002, max: 9.3 } } },
+    result: { tokens: texts.map((text) => ({ text })), k: 2, whole: true, excluded: [0], source: "topk", labels: { "7": { top_tokens: "bridge", density: 0.002, max: 9.3 } } },
     buffers: [
       base64(values),
       base64(Int32Array.from({ length: 2 * n }, (_, i) => (i % 2 === 0 ? 7 : 0))),
@@ -23,14 +23,14 @@ function reading(texts: string[], prompt = "p") {
   };
 }
 
-async function mount(texts: string[], state: Record<string, unknown> = {}) {
-  const model = recordedModel({ prompt: "p", feature: null, features: [], token: null, _live: true, ...state }, [reading(texts)]);
+async function mount(texts: string[], state: Record<string, unknown> = {}, answers: Recorded[] = [reading(texts)]) {
+  const model = recordedModel({ prompt: "p", feature: null, features: [], token: null, _live: true, ...state }, answers);
   const el = document.createElement("div");
   document.body.append(el);
   const widget = heatmap();
   const close = widget.initialize({ model });
   const unmount = widget.render({ model, el });
-  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token").length).toBe(texts.length));
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token").length).toBeGreaterThanOrEqual(texts.length));
   return { model, el, unmount, close };
 }
 
@@ -85,6 +85,48 @@ test("arrows walk, Enter selects, Esc lets go", async () => {
   expect(model.get("token")).toBe(1);
   press("Escape");
   expect(model.get("token")).toBeNull();
+});
+
+test("a token without features says why: left out of the SAE, or none is active", async () => {
+  const { model, el } = await mount(["Once", " upon"], { token: 0 });
+  await vi.waitFor(() => expect(el.textContent).toContain("Position 0 is left out of this SAE."));
+  model.set("token", 1);
+  await vi.waitFor(() => expect(el.querySelector(".sw-features")).not.toBeNull());
+  const other = reading(["Once", " upon"]);
+  const { el: second } = await mount(["Once", " upon"], { token: 0 }, [{ ...other, result: { ...other.result, excluded: [] } }]);
+  await vi.waitFor(() => expect(second.textContent).toContain("No feature is active here."));
+  expect(second.textContent).not.toContain("left out");
+});
+
+test("a chosen feature that is not among the strongest has its exact values", async () => {
+  const few = reading(["Once", " upon", " a"]);
+  const exact = (features: number[], values: number[]): Recorded => ({
+    method: "values",
+    params: { prompt: "p", features },
+    result: { features, labels: {} },
+    buffers: [base64(Float32Array.from(values))],
+  });
+  const answers = [{ ...few, result: { ...few.result, whole: false } }, exact([9, 40], [0, 0.5, 0, 0, 0, 3])];
+  const { model, el } = await mount(["Once", " upon", " a"], { feature: 40, features: [9] }, answers);
+  const labels = (strip: number) => [...el.querySelectorAll(".sw-tokens")[strip]!.children].map((token) => token.getAttribute("aria-label"));
+  await vi.waitFor(() => expect(labels(0)[2]).toBe("\u201c a\u201d, activation 3"));
+  expect(labels(1)[1]).toBe("\u201c upon\u201d, activation 0.5");
+  model.set("feature", 7); // among the strongest, and not recorded exactly
+  await vi.waitFor(() => expect(labels(0)[2]).toBe("\u201c a\u201d, activation 4"));
+});
+
+test("copy as code reproduces the selected token too", async () => {
+  const copied = vi.spyOn(navigator.clipboard, "writeText").mockResolvedValue();
+  const { el } = await mount(["Once", " upon"], { token: 1, feature: 7 });
+  const copy = [...el.querySelectorAll("button")].find(({ textContent }) => textContent === "copy as code")!;
+  copy.click();
+  expect(copied).toHaveBeenCalledWith('sw.TokenHeatmap(sae, model, prompt="p", feature=7, token=1)');
+});
+
+test("? shows the keys", async () => {
+  const { el } = await mount(["Once"]);
+  el.querySelector(".sw-tokens")!.dispatchEvent(new KeyboardEvent("keydown", { key: "?", bubbles: true }));
+  await vi.waitFor(() => expect(el.textContent).toContain("arrows, Home and End walk along the prompt"));
 });
 
 test("taking the view down leaves nothing behind", async () => {

@@ -2,12 +2,13 @@ import { useEffect, useState } from "preact/hooks";
 import { Curve, measuredAt } from "../shared/curve";
 import { count, duration, percent, short, three } from "../shared/format";
 import { useLive, usePlace, useTrait, widget } from "../shared/host";
-import { Status } from "../shared/parts";
+import { Foot, Status } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
 import css from "./look.css";
 import { type Rows, useRows } from "./rows";
 import { type About, epochOf, isOver, pictureOf, type Progress, rowOf, stateOf } from "./said";
 
+const KEYS = "Left and Right read the curves row by row, Page Up and Down by ten, Home and End go to the first and last row, Esc lets go, ? shows these keys";
 const EMPTY = new Float32Array();
 const SILENCE = 12_000; // ms without news of a running run until it is said
 
@@ -42,7 +43,7 @@ function TrainingMonitor() {
   const silent = useSilence(progress);
   const failed = progress.state === "failed";
   return (
-    <div class="sw-monitor" data-lm-suppress-shortcuts="true">
+    <div class="sw-monitor">
       <Head about={about} progress={progress} />
       <div class="sw-row sw-going">
         <Going progress={progress} />
@@ -113,6 +114,7 @@ function Going({ progress }: { progress: Progress }) {
         <span style={{ width: `${share * 100}%` }} />
       </div>
       <span class="sw-number sw-share">{`${Math.floor(share * 100)} %`}</span>
+      <span class="sw-hidden" aria-live="polite">{state === "running" && share >= 0.1 && `${Math.floor(share * 10) * 10} % of the tokens`}</span>
       {epoch && <span class="sw-muted">{epoch}</span>}
       {state === "running" && speed !== null && (
         <span class="sw-muted">
@@ -199,9 +201,10 @@ function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row:
           />
         ))}
       </div>
-      <p class="sw-label sw-muted sw-foot" aria-live="polite">
+      <Foot>
         {at !== null ? rowOf(rows, at) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1)}; point at a curve to read all of them` : "The first row comes soon."}
-      </p>
+      </Foot>
+      <span class="sw-hidden" aria-live="polite">{at !== null && rowOf(rows, at)}</span>
     </>
   );
 }
@@ -226,4 +229,4 @@ function useSilence(progress: Progress): boolean {
   return silent;
 }
 
-export default widget(TrainingMonitor, css);
+export default widget(TrainingMonitor, { name: "sw-training-monitor", css, keys: KEYS });

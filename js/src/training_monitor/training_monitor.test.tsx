@@ -112,8 +112,30 @@ test("buttons ask by name, and follow the state", async () => {
   button(el, "stop")!.click();
   expect(pressed()).toEqual(["pause", "resume", "stop"]);
   model.set("progress", { ...PROGRESS, state: "stopped" });
-  await vi.waitFor(() => expect(el.querySelector("button")).toBeNull());
+  await vi.waitFor(() => expect(button(el, "stop")).toBeUndefined());
   expect(el.textContent).toContain("Stopped at step 20 of 100.");
+});
+
+test("what is read aloud changes at each tenth, not with each row", async () => {
+  const { model } = handMade();
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(points(el, 0)).toBe(2));
+  const aloud = () => [...el.querySelectorAll("[aria-live], [role=status]")].map(({ textContent }) => textContent).join("|");
+  const before = aloud();
+  expect(before).toContain("20 % of the tokens");
+  model.set("progress", { ...PROGRESS, step: 29, tokens: 2900, rows: 6 });
+  await vi.waitFor(() => expect(points(el, 0)).toBe(6));
+  expect(aloud()).toBe(before);
+  model.set("progress", { ...PROGRESS, step: 31, tokens: 3100, rows: 6 });
+  await vi.waitFor(() => expect(aloud()).toContain("30 % of the tokens"));
+  el.querySelector(".sw-curves")!.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true }));
+  await vi.waitFor(() => expect(aloud()).toContain("step 10, 1k tokens"));
+});
+
+test("? shows the keys", async () => {
+  const { el } = mount(handMade().model);
+  el.querySelector(".sw-curves")!.dispatchEvent(new KeyboardEvent("keydown", { key: "?", bubbles: true }));
+  await vi.waitFor(() => expect(el.textContent).toContain("Left and Right read the curves row by row"));
 });
 
 test("a failed run says why, as text; skipped steps are counted", async () => {
