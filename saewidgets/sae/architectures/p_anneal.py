@@ -28,8 +28,9 @@ class PAnneal(ReLU):
         L    = (||x - xhat||^2 + lambda (S_1 / S_p) S_p) / d_in,    the quotient without gradient
         p    = 1 + (p_final - 1) progress
 
-    Sums over features, means over the batch; lambda = `sparsity_coefficient`, by itself 3 sqrt(d_in / 4096). The quotient keeps the penalty as large
-    as it is under L1 when p falls, as the source's lambda_s does (from recent batches; here from this one).
+    Sums over features, means over the batch; lambda = `sparsity_coefficient`, by itself 3 sqrt(d_in / 4096). The
+    quotient keeps the penalty as large as it is under L1 when p falls, as the source's lambda_s does (from recent
+    batches; here from this one).
     The smaller p, the less large activations are pulled down, and the more small ones. Decoder rows have length 1, for
     a power is not blind to their scale; dead features are resampled.
     """
