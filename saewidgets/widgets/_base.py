@@ -30,8 +30,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import anywidget
 import traitlets
 
-from saewidgets.models.tokens import clean
-
 if TYPE_CHECKING:
     from saewidgets.models import Token
 
@@ -67,6 +65,8 @@ class Text(traitlets.Unicode[str, str]):
     """Text that a message can carry: a lone surrogate, which is no character, becomes U+FFFD."""
 
     def validate(self, obj: Any, value: Any) -> Any:
+        from saewidgets.models.tokens import clean  # brings torch, which a server that lists exporters does without
+
         return clean(super().validate(obj, value))
 
 
@@ -223,6 +223,8 @@ class SAEWidget(anywidget.AnyWidget):
 
 def sentence(error: BaseException) -> str:
     """An error as a reader should see it: our own sentences as they are, others with the name of their kind."""
+    from saewidgets.models.tokens import clean
+
     text = clean(str(error)).strip()
     ours = isinstance(error, (ValueError, RuntimeError, traitlets.TraitError, FileNotFoundError))
     return text if text and ours else f"{type(error).__name__}: {text}".rstrip(": ")
