@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from saewidgets.sae.architectures import get_architecture
+from saewidgets.sae.architectures import Architecture, get_architecture
 from saewidgets.sae.config import SAEConfig, SAEMetadata
+from saewidgets.sae.normalize import BY_ITSELF
 from saewidgets.sae.sae import SAE
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -29,7 +31,26 @@ EMBEDDED = Path(str(files("saewidgets") / "models" / "demo" / "data" / "sae"))
 """The SAE that comes with the demo model."""
 
 OURS = "saewidgets"
-"""Entry of the metadata that holds what SAELens has no field for: AuxK and the seed."""
+"""Entry of the metadata that holds what SAELens has no field for: our architecture's name and its options."""
+
+READ_AS = {
+    "standard": "relu",
+    "topk": "topk",
+    "abstopk": "abstopk",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+    "batchtopk": "batchtopk",
+}
+"""Architectures of sae-lens, and ours that compute the same."""
+
+NORMALIZE = {"none": "expected_norm", "layer_norm": "layer_norm", "constant_norm_rescale": "constant_norm"}
+"""SAELens's names of how the input is brought to size, and ours; a shared factor is in the weights."""
+
+ARCHITECTURE_PREFIX = "saewidgets_"
+"""Before the name of an architecture that SAELens does not have, so that its library refuses it by name."""
+
+FULL = ("threshold",)
+"""Tensors that are never stored in half precision: a feature's threshold decides whether it is active at all."""
 
 STORED = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
@@ -44,33 +65,39 @@ class Format:
     config: Callable[[Mapping[str, Any]], SAEConfig]
     metadata: Callable[[Mapping[str, Any]], SAEMetadata]
     tensors: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Tensor]]
-    """The file's tensors and its config to W_enc, b_enc, W_dec, b_dec as `SAE` means them."""
+    """The file's tensors and its config to the tensors that the architecture's `load` wants."""
 
 
 def _sae_lens_config(cfg: Mapping[str, Any]) -> SAEConfig:
-    architecture = cfg.get("architecture", "standard")
-    if architecture == "standard":
-        raise ValueError("it holds a `standard` SAE (relu, no k); only `topk` can be read so far.")
+    ours = dict(cfg.get("metadata", {}).get(OURS, {}))
+    theirs = cfg.get("architecture", "standard")
+    name = ours.pop("architecture", None)
+    if name is None or _saved_as(get_architecture(name)) != theirs:
+        name = READ_AS.get(theirs)
+    if name is None:
+        raise ValueError(
+            f"it holds a {theirs!r} SAE, which is not one of those that can be read: {', '.join(READ_AS)}."
+        )
     normalisation = cfg.get("normalize_activations", "none")
-    if normalisation != "none":
+    if normalisation not in NORMALIZE:
         raise ValueError(
             f"it wants its input normalised ({normalisation!r}) by a factor that the files do not hold. "
             "Fold the factor into the weights where the SAE was trained, and save it again."
         )
-    ours = cfg.get("metadata", {}).get(OURS, {})
-    if "k" not in cfg:
-        raise ValueError("its cfg.json has no k.")
-    return SAEConfig(
-        d_in=cfg["d_in"],
-        d_sae=cfg["d_sae"],
-        architecture=architecture,
-        k=cfg["k"],
-        aux_k=ours.get("aux_k"),
-        aux_coefficient=ours.get("aux_coefficient", 1 / 32),
-        # half precision is a way to store: a CPU computes in float32
-        dtype="float64" if cfg.get("dtype") == "float64" else "float32",
-        seed=ours.get("seed", 0),
-    )
+    if normalisation != "none":
+        ours.setdefault("normalize", NORMALIZE[normalisation])
+    reads = get_architecture(name).reads
+    if reads is None or "k" in reads:
+        if "k" not in cfg and "k" not in ours:
+            raise ValueError("its cfg.json has no k.")
+        if "k" in cfg:
+            # sae-lens keeps the k of a batch as a float
+            ours["k"] = int(cfg["k"]) if isinstance(cfg["k"], float) else cfg["k"]
+    if reads is not None and "d_out" in reads and "d_out" in cfg:
+        ours["d_out"] = cfg["d_out"]
+    # half precision is a way to store: a CPU computes in float32
+    dtype = "float64" if cfg.get("dtype") == "float64" else "float32"
+    return SAEConfig(d_in=cfg["d_in"], d_sae=cfg["d_sae"], architecture=name, dtype=dtype, **ours)
 
 
 def _sae_lens_metadata(cfg: Mapping[str, Any]) -> SAEMetadata:
@@ -79,15 +106,23 @@ def _sae_lens_metadata(cfg: Mapping[str, Any]) -> SAEMetadata:
 
 
 def _sae_lens_tensors(tensors: Mapping[str, Tensor], cfg: Mapping[str, Any]) -> dict[str, Tensor]:
-    W_enc, b_enc, W_dec, b_dec = (tensors[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
-    if not cfg.get("apply_b_dec_to_input", True):
-        b_enc = b_enc + b_dec @ W_enc
+    """What sae-lens computes in other ways than we do, brought to our form; names stay those of the layout."""
+    weights = dict(tensors)
+    if "topk_threshold" in weights:  # a training checkpoint of batchtopk
+        weights["threshold"] = weights.pop("topk_threshold").expand(weights["W_enc"].shape[1])
+    if not cfg.get("apply_b_dec_to_input", True) and cfg.get("d_out") is None:
+        shift = weights["b_dec"] @ weights["W_enc"]
+        for name in ("b_enc", "b_gate"):
+            if name in weights:
+                weights[name] = weights[name] + shift
+        if "b_mag" in weights:
+            weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
     if cfg.get("rescale_acts_by_decoder_norm", False):
-        # its top-k is of h ||W_dec||, its decoder W_dec / ||W_dec||: the same with the norms in the encoder
-        norms = W_dec.norm(dim=1)
-        W_enc, b_enc = W_enc * norms, b_enc * norms
-        W_dec = W_dec / norms.clamp_min(torch.finfo(W_dec.dtype).tiny).unsqueeze(1)
-    return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
+        # its selection is from h ||W_dec||, its decoder W_dec / ||W_dec||: the same with the norms in the encoder
+        norms = weights["W_dec"].norm(dim=1)
+        weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norms, weights["b_enc"] * norms
+        weights["W_dec"] = weights["W_dec"] / norms.clamp_min(torch.finfo(norms.dtype).tiny).unsqueeze(1)
+    return weights
 
 
 FORMATS = (Format("SAELens", CFG, WEIGHTS, _sae_lens_config, _sae_lens_metadata, _sae_lens_tensors),)
@@ -114,17 +149,16 @@ def load_sae(path: str | os.PathLike[str] | None = None, device: str | torch.dev
         if missing:
             raise ValueError(f"its {layout.config_file} has no {' and no '.join(missing)}.")
         cfg = layout.config(raw)
-        stored = _read_tensors(folder / layout.weights_file, cfg)
+        sae = SAE(cfg, layout.metadata(raw), device)
+        tensors = layout.tensors(_read_tensors(folder / layout.weights_file), raw)
+        with torch.no_grad():
+            sae.architecture.load(sae, _checked(tensors, sae, layout.weights_file))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"Cannot read the SAE in {folder}: its {layout.config_file} is not JSON, or is cut off ({error})."
         ) from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"Cannot read the SAE in {folder}: {error}") from error
-    sae = SAE(cfg, layout.metadata(raw), device)
-    with torch.no_grad():
-        for name, tensor in layout.tensors(stored, raw).items():
-            getattr(sae, name).copy_(tensor)
     return sae
 
 
@@ -145,8 +179,8 @@ def save_sae(sae: SAE, path: str | os.PathLike[str], dtype: str | None = None) -
         raise ValueError(f"save_sae: dtype must be one of {', '.join(STORED)}, got {dtype!r}.")
     folded = sae.clone().fold_()
     tensors = {
-        key: getattr(folded, key).detach().to("cpu", STORED[name]).contiguous()
-        for key in ("W_enc", "b_enc", "W_dec", "b_dec")
+        key: value.detach().to("cpu", STORED[name if key not in FULL else sae.cfg.dtype]).clone().contiguous()
+        for key, value in sae.architecture.save(folded).items()
     }
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -173,23 +207,43 @@ def save_sae(sae: SAE, path: str | os.PathLike[str], dtype: str | None = None) -
     return folder
 
 
+def _saved_as(architecture: Architecture) -> str:
+    """What cfg.json calls it."""
+    return architecture.saved_as or ARCHITECTURE_PREFIX + architecture.name
+
+
 def _to_sae_lens(sae: SAE) -> dict[str, Any]:
     """cfg.json of the SAELens layout."""
-    cfg = sae.cfg
-    ours = {"aux_k": cfg.aux_k, "aux_coefficient": cfg.aux_coefficient, "seed": cfg.seed}
-    return {
-        "architecture": get_architecture(cfg.architecture).name,
+    cfg, architecture = sae.cfg, sae.architecture
+    ours = {
+        option.name: getattr(cfg, option.name)
+        for option in dataclasses.fields(cfg)
+        if option.name not in ("d_in", "d_sae", "dtype", "d_out") and getattr(cfg, option.name) != option.default
+    }
+    has_k = architecture.saved_as in ("topk", "abstopk")
+    if has_k:
+        ours.pop("k", None)
+    normalisation = {"layer_norm": "layer_norm"}.get(cfg.normalize, "constant_norm_rescale")
+    written = {
+        "architecture": _saved_as(architecture),
         "d_in": cfg.d_in,
         "d_sae": cfg.d_sae,
-        "k": cfg.k,
         "dtype": cfg.dtype,
         "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
+        "apply_b_dec_to_input": not architecture.predicts_target,
+        "normalize_activations": normalisation if cfg.normalize in BY_ITSELF else "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
-        "metadata": {"sae_lens_version": SAE_LENS_VERSION, **sae.metadata.to_dict(), OURS: ours},
+        "metadata": {
+            "sae_lens_version": SAE_LENS_VERSION,
+            **sae.metadata.to_dict(),
+            OURS: {"architecture": cfg.architecture, **ours},
+        },
     }
+    if cfg.d_out is not None:
+        written["d_out"] = cfg.d_out
+    if has_k:
+        written |= {"k": cfg.k, "rescale_acts_by_decoder_norm": False}
+    return written
 
 
 def _recognise(folder: Path) -> Format:
@@ -208,21 +262,24 @@ def _recognise(folder: Path) -> Format:
     )
 
 
-def _read_tensors(file: Path, cfg: SAEConfig) -> dict[str, Tensor]:
-    """The four weight tensors in the compute type; checked for names, shapes and values."""
+def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(file)
+        return load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"its {file.name} is damaged or cut off ({error}).") from error
-    d_in, d_sae = cfg.d_in, cfg.d_sae
-    expected = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+
+
+def _checked(tensors: Mapping[str, Tensor], sae: SAE, file_name: str) -> dict[str, Tensor]:
+    """The tensors that the SAE's architecture saves, in the compute type; checked for names, shapes and values."""
+    expected = {name: tuple(tensor.shape) for name, tensor in sae.architecture.save(sae).items()}
     missing = [name for name in expected if name not in tensors]
     if missing:
-        raise ValueError(f"its {file.name} has no {', '.join(missing)}.")
+        raise ValueError(f"its {file_name} has no {', '.join(missing)}.")
+    checked = {}
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise ValueError(f"its {name} has shape {tuple(tensors[name].shape)}, but its config says {shape}.")
-        tensors[name] = tensors[name].to(getattr(torch, cfg.dtype))
-        if not torch.isfinite(tensors[name]).all():
+        checked[name] = tensors[name].to(sae.dtype)
+        if not torch.isfinite(checked[name]).all():
             raise ValueError(f"its {name} holds NaN or infinities.")
-    return {name: tensors[name] for name in expected}
+    return checked

@@ -42,7 +42,8 @@ class Toy:
 
     @classmethod
     def draw(cls, d_in: int, seed: int) -> Toy:
-        generator = torch.Generator().manual_seed(0x70 + 7919 * seed)  # not the SAE's seed: its rows would be the features
+        # not the SAE's seed: its first rows would be the features
+        generator = torch.Generator().manual_seed(0x70 + 7919 * seed)
         rows = [torch.randn(2 * d_in, d_in, generator=generator) for _ in range(2)]
         return cls(*(torch.nn.functional.normalize(row, dim=1) for row in rows))
 

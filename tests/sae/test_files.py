@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
+from saewidgets.sae.architectures import architectures, get_architecture
 from saewidgets.sae.files import CFG, WEIGHTS
 
 INTEROP = Path(__file__).parent.parent / "interop" / "saelens_topk"
@@ -118,10 +119,15 @@ def edit_cfg(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     ("change", "sentence"),
     [
         (lambda cfg: cfg.update(k=41), "k is 41, but there are only 40 features"),
-        (lambda cfg: cfg.update(architecture="nosuch"), "no architecture 'nosuch'"),
-        (lambda cfg: cfg.update(architecture="standard"), "`standard` SAE"),
-        (lambda cfg: cfg.update(normalize_activations="layer_norm"), "normalised .'layer_norm'"),
-        (lambda cfg: cfg.update(d_in=13), r"W_enc has shape \(12, 40\), but its config says \(13, 40\)"),
+        (lambda cfg: cfg.update(architecture="nosuch"), "it holds a 'nosuch' SAE, which is not one of"),
+        (lambda cfg: cfg["metadata"]["saewidgets"].update(k=3, multi_k=99), "multi_k must be above k"),
+        (lambda cfg: cfg["metadata"]["saewidgets"].update(p_final=0.5), "'topk' does not use p_final"),
+        (lambda cfg: cfg["metadata"]["saewidgets"].update(architecture="mine"), "no architecture 'mine'"),
+        (
+            lambda cfg: cfg.update(normalize_activations="expected_average_only_in"),
+            "normalised .'expected_average_only_in'",
+        ),
+        (lambda cfg: cfg.update(d_in=13), r"W_dec has shape \(40, 12\), but its config says \(40, 13\)"),
         (lambda cfg: cfg.pop("d_sae"), "has no d_sae"),
         (lambda cfg: cfg.pop("k"), "has no k"),
     ],
@@ -166,3 +172,108 @@ def test_pickles_are_refused_and_a_file_is_no_folder(sae: SAE, tmp_path: Path) -
         save_sae(sae, pickle)
     with pytest.raises(TypeError, match="needs an SAE"):
         save_sae(sae.state_dict(), tmp_path / "mine")  # type: ignore[arg-type]
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "topk": {"multi_k": 9},
+    "matryoshka": {"matryoshka_widths": (8, 40)},
+    "jumprelu": {"penalty": "tanh", "bandwidth": 0.25},
+    "p_anneal": {"p_final": 0.5},
+    "relu_kl": {"target_rate": 0.1},
+    "dense": {"activation": "sigmoid"},
+    "transcoder": {"d_out": 9},
+    "skip_transcoder": {"d_out": 9},
+}
+LENS_NAMES = {
+    "topk": "topk", "abstopk": "abstopk", "relu": "standard", "relu_kl": "standard", "p_anneal": "standard",
+    "jumprelu": "jumprelu", "batchtopk": "jumprelu", "matryoshka": "jumprelu", "gated": "gated",
+}  # fmt: skip
+
+
+def filled(name: str, **options: Any) -> SAE:
+    """An SAE with random weights and scales that are not 1."""
+    k = {"k": 4} if "k" in (get_architecture(name).reads or ()) else {}
+    sae = SAE(SAEConfig(d_in=12, d_sae=40, architecture=name, seed=3, **k, **CHOICES.get(name, {}), **options))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for buffer_name, buffer in sae.named_buffers():
+            buffer.copy_(0.5 + 0.5 * torch.rand(buffer.shape, generator=generator))
+            if buffer_name.endswith("_scale"):
+                buffer.mul_(3)
+        if name == "matching_pursuit":
+            sae.W_enc.copy_(sae.W_dec.t())
+    return sae
+
+
+@pytest.mark.parametrize("name", [n for n in architectures() if "saewidgets" in type(get_architecture(n)).__module__])
+def test_every_architecture_is_the_same_function_when_loaded(name: str, tmp_path: Path) -> None:
+    sae = filled(name)
+    f, xhat = sae.encode(x()), sae(x())
+    folded = sae.clone()
+    assert torch.allclose(folded.encode(x()), f, atol=1e-5) and torch.allclose(folded(x()), xhat, atol=1e-5)
+    loaded = load_sae(save_sae(sae, tmp_path / "mine"))
+    assert (f != 0).any() and xhat.shape == (20, sae.cfg.d_out or 12)
+    assert loaded.cfg == sae.cfg
+    assert torch.allclose(loaded.encode(x()), f, atol=1e-5) and torch.allclose(loaded(x()), xhat, atol=1e-5)
+    assert load_sae(save_sae(loaded, tmp_path / "again")).fingerprint() == loaded.fingerprint()
+    half = load_sae(save_sae(sae, tmp_path / "half", dtype="float16"))
+    assert torch.allclose(half(x()), xhat, atol=0.2)
+    cfg = json.loads((tmp_path / "mine" / CFG).read_text())
+    assert cfg["architecture"] == LENS_NAMES.get(name, f"saewidgets_{name}")
+    if name in LENS_NAMES:  # sae-lens refuses a tensor that it does not know
+        biases = {"gated": {"b_gate", "b_mag", "r_mag"}, "jumprelu": {"b_enc", "threshold"}}
+        expected = {"W_enc", "W_dec", "b_dec"} | biases.get(LENS_NAMES[name], {"b_enc"})
+        assert load_file(tmp_path / "mine" / WEIGHTS).keys() == expected
+
+
+@pytest.mark.parametrize("normalize", ["unit_norm", "constant_norm", "layer_norm", "none"])
+def test_vectors_brought_to_size_one_by_one_are_brought_back(normalize: str, tmp_path: Path) -> None:
+    sae = filled("relu", normalize=normalize)
+    stretched = x() * torch.linspace(0.1, 30, 20).unsqueeze(1)
+    xhat = sae(stretched)
+    loaded = load_sae(save_sae(sae, tmp_path / "mine"))
+    assert loaded.cfg.normalize == normalize
+    assert torch.allclose(loaded(stretched), xhat, rtol=1e-4, atol=1e-4)
+    if normalize == "none":
+        return
+    size = stretched.norm(dim=1) / 12**0.5 if normalize != "layer_norm" else stretched.std(1) + 1e-5
+    shift = stretched.mean(1) if normalize == "layer_norm" else torch.zeros(20)
+    sized = (stretched - shift.unsqueeze(1)) / size.unsqueeze(1) * sae.input_scale
+    f = ((sized - sae.b_dec) @ sae.W_enc + sae.b_enc).relu()
+    expected = (f @ sae.W_dec + sae.b_dec) / sae.input_scale * size.unsqueeze(1) + shift.unsqueeze(1)
+    assert torch.allclose(xhat, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=rf"size by itself \({normalize}\): decode needs the vectors"):
+        sae.decode(sae.encode(stretched))
+    cfg = json.loads((tmp_path / "mine" / CFG).read_text())
+    assert cfg["normalize_activations"] == ("layer_norm" if normalize == "layer_norm" else "constant_norm_rescale")
+
+
+def test_a_standard_sae_of_sae_lens_is_a_relu(sae: SAE, tmp_path: Path) -> None:
+    folder = save_sae(sae, tmp_path / "mine")
+
+    def foreign(cfg: dict[str, Any]) -> None:
+        del cfg["metadata"]["saewidgets"], cfg["k"]
+        cfg.update(architecture="standard", apply_b_dec_to_input=False)
+
+    edit_cfg(folder, foreign)
+    loaded, weights = load_sae(folder), load_file(folder / WEIGHTS)
+    assert repr(loaded) == "SAE(relu, d_in=12, d_sae=40, hook_name='blocks.2.hook_resid_post')"
+    expected = (x() @ weights["W_enc"] + weights["b_enc"]).relu()
+    assert torch.allclose(loaded.encode(x()), expected, atol=1e-5)
+
+
+def test_a_checkpoint_of_batchtopk_brings_its_threshold(sae: SAE, tmp_path: Path) -> None:
+    folder = save_sae(sae, tmp_path / "mine")
+
+    def foreign(cfg: dict[str, Any]) -> None:
+        del cfg["metadata"]["saewidgets"]
+        cfg.update(architecture="batchtopk", k=4.0)
+
+    edit_cfg(folder, foreign)
+    weights = load_file(folder / WEIGHTS)
+    save_file({**weights, "topk_threshold": torch.tensor(1.5, dtype=torch.float64)}, folder / WEIGHTS)
+    loaded = load_sae(folder)
+    h = (x() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
+    assert loaded.cfg.k == 4 and torch.allclose(loaded.encode(x()), h * (h > 1.5), atol=1e-5)

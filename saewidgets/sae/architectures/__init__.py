@@ -83,6 +83,10 @@ class Architecture(ABC):
     skips: ClassVar[bool] = False
     """Whether a part of the output comes from the input directly, see `skip`."""
 
+    saved_as: ClassVar[str | None] = None
+    """Name, in the SAELens layout, of the architecture that computes the same from the tensors of `save`; None: there
+    is none, and the own name is written."""
+
     @abstractmethod
     def validate(self, cfg: SAEConfig) -> None:
         """Raise ValueError, as a sentence, for a config that this architecture cannot use."""
@@ -140,6 +144,16 @@ class Architecture(ABC):
         sae.W_enc.mul_(by)
         sae.b_enc.mul_(by)
         sae.W_dec.div_(by.unsqueeze(1))
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        """The tensors to write to a file, by name, of an SAE whose scales are folded."""
+        return {name: value for name, value in sae.state_dict().items() if not name.endswith("_scale")}
+
+    def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights from what `save` wrote; shapes are checked."""
+        own = sae.state_dict()
+        for name, value in tensors.items():
+            own[name].copy_(value)
 
     def describe(self, cfg: SAEConfig) -> str:
         """What to say of `cfg` beside its sizes: "k=32", or nothing."""

@@ -31,6 +31,7 @@ class AbsTopK(Architecture):
     """
 
     reads = frozenset({"k", "aux_k", "aux_coefficient"})
+    saved_as = "abstopk"
 
     def validate(self, cfg: SAEConfig) -> None:
         check_k(cfg)

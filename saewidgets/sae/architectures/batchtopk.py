@@ -13,6 +13,8 @@ from saewidgets.sae.revival import aux_k_loss
 from saewidgets.sae.selection import batch_top, places_above
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from saewidgets.sae.config import SAEConfig
@@ -38,6 +40,7 @@ class BatchTopK(Architecture):
     """
 
     reads = frozenset({"k", "aux_k", "aux_coefficient"})
+    saved_as = "jumprelu"
 
     def validate(self, cfg: SAEConfig) -> None:
         check_k(cfg)
@@ -49,6 +52,13 @@ class BatchTopK(Architecture):
         super().scale_code(sae, by)
         # one threshold for all: rows that were of one length, as those of our own files are, keep their function
         sae.get_buffer("threshold").mul_(by.mean())
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        tensors = super().save(sae)
+        return {**tensors, "threshold": tensors["threshold"].expand(sae.cfg.d_sae)}
+
+    def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
+        super().load(sae, {**tensors, "threshold": tensors["threshold"].amax()})
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.get_buffer("threshold"))

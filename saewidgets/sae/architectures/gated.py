@@ -11,6 +11,8 @@ from saewidgets.sae.architectures.relu import l1_default
 from saewidgets.sae.selection import above, places_above
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Generator, Tensor
 
     from saewidgets.sae.config import SAEConfig
@@ -34,6 +36,7 @@ class Gated(Architecture):
 
     reads = frozenset({"sparsity_coefficient"})
     resamples = True
+    saved_as = "gated"
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
         return l1_default(cfg)
@@ -48,6 +51,14 @@ class Gated(Architecture):
     def scale_code(self, sae: SAE, by: Tensor) -> None:
         super().scale_code(sae, by)
         sae.get_parameter("b_mag").mul_(by)
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        tensors = super().save(sae)
+        b_gate = tensors.pop("b_enc")
+        return {**tensors, "b_gate": b_gate}
+
+    def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
+        super().load(sae, {"b_enc" if name == "b_gate" else name: value for name, value in tensors.items()})
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         pi, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)

@@ -11,6 +11,8 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.selection import above, places_above
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Generator, Tensor
 
     from saewidgets.sae.config import SAEConfig
@@ -49,6 +51,7 @@ class JumpReLU(Architecture):
     """
 
     reads = frozenset({"sparsity_coefficient", "bandwidth", "penalty"})
+    saved_as = "jumprelu"
     lr_scale = {"log_threshold": 10.0}
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
@@ -64,6 +67,18 @@ class JumpReLU(Architecture):
     def scale_code(self, sae: SAE, by: Tensor) -> None:
         super().scale_code(sae, by)
         log_threshold(sae).add_(by.log())
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        tensors = super().save(sae)
+        threshold = tensors.pop("log_threshold").exp()
+        return {**tensors, "threshold": threshold}
+
+    def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
+        threshold = tensors["threshold"].to(log_threshold(sae).dtype)
+        # a file may have thresholds of 0, or below, which mean the same
+        logarithm = threshold.clamp_min(torch.finfo(threshold.dtype).tiny).log()
+        rest = {name: value for name, value in tensors.items() if name != "threshold"}
+        super().load(sae, {**rest, "log_threshold": logarithm})
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, log_threshold(sae).detach().exp())

@@ -35,6 +35,7 @@ class ReLU(Architecture):
     unit_norm_decoder = False
     decoder_norm = 0.1
     resamples = True
+    saved_as = "standard"
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
         return l1_default(cfg)

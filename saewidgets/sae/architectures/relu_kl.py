@@ -48,6 +48,7 @@ class ReLUKL(Architecture):
     """
 
     reads = frozenset({"sparsity_coefficient", "target_rate", "bandwidth"})
+    saved_as = "standard"
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
         return 3.0
@@ -83,6 +84,10 @@ class ReLUKL(Architecture):
         known = _clamp(rate, rho)
         slope = (known - rho) / (known * (1 - known))
         pressure.add_(torch.where(good, GAIN * slope.clamp(-1.0, 1.0), 0.0))
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        # rates and multipliers are the training's
+        return {name: value for name, value in super().save(sae).items() if name not in ("rate", "pressure")}
 
     def describe(self, cfg: SAEConfig) -> str:
         return f"target_rate={cfg.target_rate:g}"

@@ -40,6 +40,7 @@ class TopK(Architecture):
     """
 
     reads = frozenset({"k", "aux_k", "aux_coefficient", "multi_k"})
+    saved_as = "topk"
 
     def validate(self, cfg: SAEConfig) -> None:
         check_k(cfg)

@@ -12,6 +12,8 @@ from saewidgets.sae.kernels import decode, encode_topk, topk_code
 from saewidgets.sae.revival import aux_k_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Generator, Tensor
 
     from saewidgets.sae.config import SAEConfig
@@ -29,7 +31,7 @@ class Transcoder(Architecture):
     Mean over the batch. centre is the mean of the first x and not trained: what `b_dec` is for an autoencoder's input
     (saving folds it into b_enc). x and y are scaled each by their own factor. Decoder rows have length 1 and begin at
     random, for where a feature writes has nothing to do with what it reads. TopK as in the second source; the first
-    has ReLU and L1.
+    has ReLU and L1. (SAELens has no TopK transcoder, so its library cannot read one that is saved.)
     """
 
     reads = frozenset({"k", "aux_k", "aux_coefficient", "d_out"})
@@ -46,6 +48,19 @@ class Transcoder(Architecture):
 
     def rescale(self, sae: SAE, read: Tensor, write: Tensor) -> None:
         centre(sae).div_(read)
+
+    def save(self, sae: SAE) -> dict[str, Tensor]:
+        tensors = super().save(sae)
+        b_in = tensors.pop("centre")
+        folded = {**tensors, "b_enc": tensors["b_enc"] - b_in @ tensors["W_enc"]}
+        if self.skips:
+            folded["b_dec"] = folded["b_dec"] - b_in @ folded["W_skip"]
+            folded["W_skip"] = folded["W_skip"].t()
+        return folded
+
+    def load(self, sae: SAE, tensors: Mapping[str, Tensor]) -> None:
+        skip = {"W_skip": tensors["W_skip"].t()} if self.skips else {}
+        super().load(sae, {**tensors, **skip, "centre": torch.zeros_like(centre(sae))})
 
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled() and (x.requires_grad or sae.W_enc.requires_grad):
