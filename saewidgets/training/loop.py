@@ -37,7 +37,8 @@ Score = Callable[[SAE], float]
 class Loop:
     """All that a run has done so far, and the next step of it. A checkpoint holds exactly what is here.
 
-    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record.
+    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record. `saved`: whether
+    there is a checkpoint to go on from.
     """
 
     def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None) -> None:
@@ -56,7 +57,8 @@ class Loop:
         self._planned = 0  # steps of the run as it was known when it began
         self._position = vectors.position  # of the stream, after the last batch that was taken
         self._logged, self._marked = 0, 0.0  # tokens and seconds at the last row
-        self._saved = 0  # tokens at the last checkpoint
+        self._saved = 0  # tokens at the last checkpoint, or the last attempt at one
+        self.saved = False
 
     @property
     def n_steps(self) -> int:
@@ -212,6 +214,7 @@ class Loop:
             )
         else:
             checkpoints.prune(folder, self.config.keep_last)
+            self.saved = True
         self._saved = self.tokens
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -259,7 +262,7 @@ class Loop:
         self.snapshots.take_over(state["snapshots"])
         self.clock = Stopwatch(state["seconds"])
         self._planned, self._logged, self._marked = state["planned"], state["logged"], state["marked"]
-        self._saved = self.tokens
+        self._saved, self.saved = self.tokens, True
         steps = self._get_ready(tensors["steps.centre"].to(self.sae.device))
         own = self.sae.state_dict()
         with torch.no_grad():

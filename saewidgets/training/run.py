@@ -221,6 +221,8 @@ class TrainingRun:
             ) from None
         if over and self.error is not None:
             kept = " The SAE keeps what it has learned (run.sae)." if self.step else ""
+            if self._loop.saved:
+                kept += f" sw.resume_training({self.config.checkpoint_dir!r}, acts) goes on from the last checkpoint."
             said = str(self.error).rstrip(".") or type(self.error).__name__
             raise RuntimeError(f"The run failed at step {self.step}: {said}.{kept}") from self.error
 

@@ -66,8 +66,9 @@ def resume_training(
 
     `path`: the run's `checkpoint_dir`, or one checkpoint in it. `acts`: the stream that the run began with, made
     again; it is sought, not read over. On the same machine the run ends with the same bits as if it had never been
-    interrupted (it takes as many threads as it had). `n_tokens`: another length; the schedules are then those of a run
-    of that length. `device`: another than the one that it ran on.
+    interrupted: it takes as many threads as it had (on a GPU only with `torch.use_deterministic_algorithms(True)`).
+    `n_tokens`: another length; the schedules are then those of a run of that length. `device`: another than the one
+    that it ran on.
 
     A stream without `fingerprints()` (a plain iterable) cannot be compared with the one that the run began with: it is
     refused unless `allow_unverified=True`, and what was trained on already is read over, as it cannot be sought.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,16 +10,20 @@ import pytest
 from saewidgets.sae import SAE, SAEConfig
 from saewidgets.training import TrainConfig, TrainingRun, train
 
-from .toy import D_IN, ToyStream, toy_sae
+from .toy import D_IN, Then, ToyStream, toy_sae
 
 
 def l1_sae() -> SAE:
     return SAE(SAEConfig(d_in=D_IN, d_sae=64, architecture="relu", sparsity_coefficient=0.4))
 
 
-def at_step(run: TrainingRun, step: int, do: Callable[[], object]) -> None:
-    """Do something from the training thread, right after a logged step."""
-    run._on_metrics.append(lambda row: do() if row["step"] == step else None)
+def changed_at(sae: SAE, config: TrainConfig, changes: dict[int, dict[str, Any]]) -> TrainingRun:
+    """A run that is over, with changes made right after logged steps."""
+    then = Then(lambda run, row: run.set(**changes[int(row["step"])]) if row["step"] in changes else None)
+    run = then.of(train(sae, ToyStream(), config, on_metrics=then))
+    run.wait()
+    assert run.callback_errors == []
+    return run
 
 
 def every_step(n_steps: int, **options: Any) -> TrainConfig:
@@ -29,11 +32,7 @@ def every_step(n_steps: int, **options: Any) -> TrainConfig:
 
 def test_a_change_counts_from_the_next_step_on_and_is_written_down() -> None:
     config = every_step(80, lr=2e-3, lr_schedule="constant", warmup_fraction=0)
-    run = train(toy_sae(), ToyStream(), config)
-    at_step(run, 20, lambda: run.set(lr=5e-4, k=6))
-    at_step(run, 40, lambda: run.set(revive=False))
-    run.wait()
-    assert run.callback_errors == []
+    run = changed_at(toy_sae(), config, {20: {"lr": 5e-4, "k": 6}, 40: {"revive": False}})
     events = run.events
     assert list(events.columns) == ["step", "tokens", "name", "old", "new"]
     assert events.drop(columns=["tokens"]).values.tolist() == [
@@ -53,9 +52,8 @@ def test_a_change_counts_from_the_next_step_on_and_is_written_down() -> None:
 
 
 def test_the_schedule_goes_on_over_a_rate_that_was_set() -> None:
-    run = train(toy_sae(), ToyStream(), every_step(100, lr=1e-3, warmup_fraction=0.1, decay_fraction=0.5))
-    at_step(run, 60, lambda: run.set(lr=2e-3))
-    run.wait()
+    config = every_step(100, lr=1e-3, warmup_fraction=0.1, decay_fraction=0.5)
+    run = changed_at(toy_sae(), config, {60: {"lr": 2e-3}})
     lr = run.metrics.set_index("step").lr
     assert lr[5] == pytest.approx(5e-4) and lr[30] == 1e-3 and lr[59] == pytest.approx(1e-3 * 0.82)
     assert lr[75] == pytest.approx(2e-3 * 0.5) and lr[100] == 0
@@ -66,9 +64,7 @@ def test_sparsity_warms_up_and_a_higher_one_is_sparser() -> None:
     plain.wait()
     sparsity = plain.metrics.sparsity
     assert sparsity.iloc[14] == pytest.approx(0.2) and sparsity.iloc[-1] == 0.4 and plain.metrics.k.isna().all()
-    changed = train(l1_sae(), ToyStream(), every_step(120, sparsity_warmup_fraction=0.25))
-    at_step(changed, 60, lambda: changed.set(sparsity=4.0))
-    changed.wait()
+    changed = changed_at(l1_sae(), every_step(120, sparsity_warmup_fraction=0.25), {60: {"sparsity": 4.0}})
     assert changed.metrics.sparsity.iloc[-1] == 4.0 and changed.sae.cfg.sparsity_coefficient == 4.0
     assert changed.metrics.loss[:59].tolist() == plain.metrics.loss[:59].tolist()
     assert changed.metrics.l0.iloc[-1] < 0.7 * plain.metrics.l0.iloc[-1]
@@ -81,9 +77,7 @@ def test_k_is_annealed_and_a_k_that_is_set_ends_that() -> None:
     k, l0 = run.metrics.k, run.metrics.l0
     assert k.iloc[24] == 12 and k.iloc[49:].eq(4).all() and k.is_monotonic_decreasing
     assert l0.iloc[0] > 12 and l0.iloc[-1] <= 4 and len(run.events) == 0
-    other = train(toy_sae(), ToyStream(), config)
-    at_step(other, 25, lambda: other.set(k=9))
-    other.wait()
+    other = changed_at(toy_sae(), config, {25: {"k": 9}})
     assert other.metrics.k.iloc[25:].eq(9).all()
 
 
@@ -147,10 +141,7 @@ def test_an_architecture_without_k_refuses_it() -> None:
 
 
 def test_the_plot_marks_each_change() -> None:
-    run = train(toy_sae(), ToyStream(), every_step(30))
-    at_step(run, 10, lambda: run.set(lr=1e-3))
-    at_step(run, 20, lambda: run.set(k=6))
-    run.wait()
+    run = changed_at(toy_sae(), every_step(30), {10: {"lr": 1e-3}, 20: {"k": 6}})
     figure = run.plot()
     lines = [shape.x0 for shape in figure.layout.shapes]
     assert sorted(lines) == [2560] * 4 + [5120] * 4  # in each of the four panels

@@ -9,15 +9,18 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import torch
 
 import saewidgets as sw
+from saewidgets.sae.architectures import architectures
 from saewidgets.training import TensorStream, TrainConfig, TrainingRun, checkpoints, resume_training, train
+from saewidgets.training.loop import Loop
 
-from .toy import D_IN, ToyStream, toy_sae
+from .toy import D_IN, Then, ToyStream, stop_when, toy_sae
 
 CLOCK = ["seconds", "vectors_per_second"]
 ROOT = Path(__file__).parents[2]
@@ -59,18 +62,15 @@ def whole(stream: Any = None, d_sae: int = 64, **options: Any) -> TrainingRun:
 def interrupted(folder: Path, after: int = 100, stream: Any = None, d_sae: int = 64, **options: Any) -> None:
     """A run that is gone in the middle of step `after`, as a killed process is: it ends without a last checkpoint."""
     stream = stream if stream is not None else Hashed()
-    run = train(toy_sae(d_sae=d_sae), stream, config(folder, **options))
-    killed = RuntimeError("killed")
+    killed, take = RuntimeError("killed"), Loop.take
 
-    def take(batch: Any, take: Any = run._loop.take) -> None:
-        if run.step >= after:
+    def killed_after(loop: Loop, batch: Any) -> None:
+        if loop.step >= after:
             raise killed
-        take(batch)
+        take(loop, batch)
 
-    run._loop.take = take  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError):
-        run.wait()
-    assert run.error is killed
+    with patch.object(Loop, "take", killed_after), pytest.raises(RuntimeError, match="killed"):
+        train(toy_sae(d_sae=d_sae), stream, config(folder, **options)).wait()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon", "signum"])
@@ -88,13 +88,35 @@ def test_it_goes_on_bit_for_bit(tmp_path: Path, optimizer: str, monkeypatch: pyt
     assert resume_training(tmp_path, Hashed()).sae.cfg == expected.sae.cfg  # of a run that is over: it is over
 
 
+@pytest.mark.parametrize("architecture", [name for name in architectures() if "transcoder" not in name])
+def test_every_architecture_goes_on_bit_for_bit(tmp_path: Path, architecture: str) -> None:
+    """With resampled features, learned thresholds, multipliers and whatever else one keeps."""
+
+    def begin(folder: Path | None, **callback: Any) -> TrainingRun:
+        sae = sw.SAE(sw.SAEConfig(d_in=D_IN, d_sae=96, architecture=architecture))
+        options = {"n_tokens": 15_000, "dead_window": 700, "n_logs": 10, "k_anneal_from": None, "clip_norm": None}
+        return train(sae, Hashed(), config(folder, **options), **callback)
+
+    stop = stop_when(lambda row: row["step"] >= 30)
+    stopped = stop.of(begin(tmp_path, on_metrics=stop))
+    stopped.wait()
+    assert stopped.state == "stopped"
+    resumed, expected = resume_training(tmp_path, Hashed()), begin(None)
+    resumed.wait()
+    expected.wait()
+    same(resumed, expected)
+
+
+ENDLESS = {"n_tokens": 256 * 400_000, "n_logs": 400_000}
+"""A row each step, so that a run can be stopped at any."""
+
 KILLED = """
 import sys, torch
 torch.set_num_threads(1)
-from tests.training.test_resume import Hashed, config
+from tests.training.test_resume import ENDLESS, Hashed, config
 from tests.training.toy import toy_sae
 from saewidgets.training import train
-train(toy_sae(), Hashed(), config(sys.argv[1], n_tokens=10**8, checkpoint_every=7000, dead_window=1500)).wait()
+train(toy_sae(), Hashed(), config(sys.argv[1], checkpoint_every=7000, **ENDLESS)).wait()
 """
 
 
@@ -111,34 +133,19 @@ def test_a_process_that_is_killed(tmp_path: Path) -> None:
         process.wait()
     assert process.returncode == -signal.SIGKILL
     reached = checkpoints.newest(tmp_path)[0].state["tokens"]
-    length = {"n_tokens": 10**8, "dead_window": 1500}
-
-    def until(run: TrainingRun, tokens: int) -> TrainingRun:
-        """Stop a run at exactly these tokens."""
-        take = run._loop.take
-
-        def counted(batch: Any) -> None:
-            take(batch)
-            run._stopping = run.tokens >= tokens
-
-        run._loop.take = counted  # type: ignore[method-assign]
-        run.wait()
-        return run
-
-    resumed = until(resume_training(tmp_path, Hashed()), reached + 20_000)
-    fresh = until(train(toy_sae(), Hashed(), config(None, **length)), reached + 20_000)
+    step = reached // 256 + 80
+    resume, begin = (stop_when(lambda row: row["step"] == step) for _ in range(2))
+    resumed = resume.of(resume_training(tmp_path, Hashed(), on_metrics=resume))
+    resumed.wait()
+    fresh = begin.of(train(toy_sae(), Hashed(), config(None, **ENDLESS), on_metrics=begin))
+    fresh.wait()
+    assert fresh.step == step and fresh.state == "stopped"
     same(resumed, fresh)
 
 
 def test_a_stopped_run_goes_on_from_where_it_stopped(tmp_path: Path) -> None:
-    run = train(toy_sae(), Hashed(), config(tmp_path, checkpoint_every=10**6))
-    stop_at = 77
-
-    def listen(row: dict[str, float]) -> None:
-        if row["step"] >= stop_at:
-            run._stopping = True
-
-    run._on_metrics.append(listen)
+    stop = stop_when(lambda row: row["step"] >= 77)
+    run = stop.of(train(toy_sae(), Hashed(), config(tmp_path, checkpoint_every=10**6), on_metrics=stop))
     run.wait()
     assert run.state == "stopped"
     resumed = resume_training(tmp_path, Hashed())
@@ -147,23 +154,22 @@ def test_a_stopped_run_goes_on_from_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_live_changes_are_remembered(tmp_path: Path) -> None:
-    def changing(run: TrainingRun) -> TrainingRun:
-        def change(row: dict[str, float]) -> None:
-            if row["step"] == 31:
-                run.set(lr=1e-3, k=5, revive=False)
-
-        run._on_metrics.append(change)
-        run.wait()
-        return run
-
     logs = {"n_logs": 235}  # a row each step
-    stopped = train(toy_sae(), Hashed(), config(tmp_path, **logs))
-    stopped._on_metrics.append(lambda row: setattr(stopped, "_stopping", row["step"] >= 90))
-    changing(stopped)
+
+    def change(run: TrainingRun, row: dict[str, float]) -> None:
+        if row["step"] == 31:
+            run.set(lr=1e-3, k=5, revive=False)
+
+    then = Then(change)
+    expected = then.of(train(toy_sae(), Hashed(), config(None, **logs), on_metrics=then))
+    then, stop = Then(change), stop_when(lambda row: row["step"] >= 90)
+    stopped = then.of(stop.of(train(toy_sae(), Hashed(), config(tmp_path, **logs), on_metrics=[then, stop])))
+    stopped.wait()
     resumed = resume_training(tmp_path, Hashed())
     resumed.wait()
     assert resumed.knobs == {"lr": 1e-3, "sparsity": None, "k": 5, "revive": False} and resumed.sae.cfg.k == 5
-    same(resumed, changing(train(toy_sae(), Hashed(), config(None, **logs))))
+    expected.wait()
+    same(resumed, expected)
 
 
 def test_a_longer_run(tmp_path: Path) -> None:
@@ -255,7 +261,7 @@ def test_a_stream_that_fails_leaves_a_checkpoint(tmp_path: Path) -> None:
 
     run = train(toy_sae(), stream, config(tmp_path, checkpoint_every=10**6))
     stream.before_batch = fail
-    with pytest.raises(RuntimeError, match=r"the text is gone\. The SAE keeps what it has learned \(run.sae\)\."):
+    with pytest.raises(RuntimeError, match=r"text is gone\. The SAE keeps .* sw.resume_training\('/.*', acts\)"):
         run.wait()
     assert run.step == 62  # the second epoch's thirtieth batch
     resumed = resume_training(tmp_path, Hashed())
@@ -285,8 +291,8 @@ def test_a_stream_of_a_model_is_sought(tmp_path: Path, demo_model: Any, texts: l
     acts = stream()
     n_tokens = int(1.6 * acts.n_vectors)
     options = TrainConfig(n_tokens=n_tokens, n_logs=7, n_evaluations=2)
-    run = train(sae(acts), acts, options.replace(checkpoint_dir=tmp_path))
-    run._on_metrics.append(lambda row: setattr(run, "_stopping", row["epoch"] > 1.1))
+    stop = stop_when(lambda row: row["epoch"] > 1.1)
+    run = stop.of(train(sae(acts), acts, options.replace(checkpoint_dir=tmp_path), on_metrics=stop))
     run.wait()
     assert run.state == "stopped"
     with pytest.raises(ValueError, match=r"differs: seed \(0 in the checkpoint, 1 now\)"):

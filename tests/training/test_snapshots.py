@@ -15,7 +15,7 @@ from saewidgets.training import snapshots as module
 from saewidgets.training.snapshots import Snapshots
 
 from .test_resume import Hashed
-from .toy import D_IN, ToyStream, toy_sae
+from .toy import D_IN, Then, ToyStream, stop_when, toy_sae
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
@@ -24,8 +24,8 @@ def test_each_is_the_sae_of_its_step_but_for_the_rounding(tmp_path: Path, in_fol
     config = TrainConfig(n_tokens=51_200, n_logs=20, n_snapshots=4, k_anneal_from=8, k_anneal_fraction=0.5)
     if in_folder:
         config = config.replace(checkpoint_dir=tmp_path)
-    run = train(toy_sae(), ToyStream(), config)
-    run._on_metrics.append(lambda row: seen.update({int(row["step"]): run.sae}))
+    then = Then(lambda run, row: seen.update({int(row["step"]): run.sae}))
+    run = then.of(train(toy_sae(), ToyStream(), config, on_metrics=then))
     run.wait()
     assert run.snapshots == [50, 100, 150, 200] and set(run.snapshots) <= set(run.metrics.step)
     assert (tmp_path / "snapshots").exists() == in_folder
@@ -58,8 +58,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_outlive_the_process_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     config = TrainConfig(n_tokens=51_200, n_logs=20, n_snapshots=4, checkpoint_dir=tmp_path)
-    run = train(toy_sae(), Hashed(), config)
-    run._on_metrics.append(lambda row: setattr(run, "_stopping", row["step"] >= 120))
+    stop = stop_when(lambda row: row["step"] >= 120)
+    run = stop.of(train(toy_sae(), Hashed(), config, on_metrics=stop))
     run.wait()
     assert run.snapshots == [50, 100]
     resumed = resume_training(tmp_path, Hashed())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
+from saewidgets.training import TrainingRun
 
 D_IN, N_TRUE = 24, 40
 
@@ -59,3 +60,29 @@ class Gate:
 
 def toy_sae(seed: int = 0, **options: object) -> SAE:
     return SAE(SAEConfig(**{"d_in": D_IN, "d_sae": 64, "k": 4, "seed": seed, **options}))  # type: ignore[arg-type]
+
+
+class Then:
+    """What to do with a run after each row, in its thread: `then.of(train(..., on_metrics=then))`. It misses no row."""
+
+    def __init__(self, do: Callable[[TrainingRun, dict[str, float]], object]) -> None:
+        self._do, self._known = do, threading.Event()
+
+    def of(self, run: TrainingRun) -> TrainingRun:
+        self._run = run
+        self._known.set()
+        return run
+
+    def __call__(self, row: dict[str, float]) -> None:
+        self._known.wait(30)
+        self._do(self._run, row)
+
+
+def stop_when(condition: Callable[[dict[str, float]], bool]) -> Then:
+    """Stop a run at the first row that a condition holds of, with no further step."""
+
+    def stop(run: TrainingRun, row: dict[str, float]) -> None:
+        if condition(row):
+            run._stopping = True
+
+    return Then(stop)
