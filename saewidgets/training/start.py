@@ -11,10 +11,11 @@ import torch
 
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
 from saewidgets.training import checkpoints
+from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.loop import Loop
-from saewidgets.training.run import OnMetrics, TrainingRun
+from saewidgets.training.run import TrainingRun
 
 
 def train(
