@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, resume_training, train
+    from saewidgets.training import SweepRun, TrainConfig, TrainingRun, resume_training, sweep, train
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -41,9 +41,11 @@ _ROOM_OF = {
     "Clamp": "interventions",
     "Scale": "interventions",
     "steering": "interventions",
+    "SweepRun": "training",
     "TrainConfig": "training",
     "TrainingRun": "training",
     "resume_training": "training",
+    "sweep": "training",
     "train": "training",
     "FeatureIndex": "features",
     "Evaluation": "evaluation",
@@ -70,6 +72,7 @@ __all__ = [
     "SAEMetadata",
     "Scale",
     "SteeringPanel",
+    "SweepRun",
     "TokenHeatmap",
     "TrainConfig",
     "TrainingMonitor",
@@ -82,6 +85,7 @@ __all__ = [
     "resume_training",
     "save_sae",
     "steering",
+    "sweep",
     "train",
 ]
 

@@ -35,6 +35,10 @@ class Work(Protocol):
         """All SAEs that a step changes."""
 
     @property
+    def failure(self) -> Exception | None:
+        """What went wrong with a part of it without stopping the rest."""
+
+    @property
     def step(self) -> int: ...
     @property
     def tokens(self) -> int: ...
@@ -52,6 +56,8 @@ class Work(Protocol):
     def log_rest(self) -> list[Row]: ...
     def save_if_due(self) -> None: ...
     def save(self) -> None: ...
+    def fold(self) -> None:
+        """Leave the SAEs as a run leaves them; the caller holds the turns of all."""
 
 
 class BackgroundRun(ABC):
@@ -190,14 +196,15 @@ class BackgroundRun(ABC):
         try:
             torch.set_num_threads(self._threads)  # a new thread starts with the default of the machine
             self._train()
-            outcome = "stopped" if self.tokens < self._work.n_tokens else "finished"
+            self.error = self._work.failure
+            if self.error is None:
+                outcome = "stopped" if self.tokens < self._work.n_tokens else "finished"
         except BaseException as error:
             self.error = error
         finally:
             self._work.clock.stop()
             with _turns(self._work.saes):
-                for sae in self._work.saes:
-                    sae.fold_()
+                self._work.fold()
             release(self)
             with self._change:
                 self._state = outcome

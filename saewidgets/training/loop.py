@@ -66,6 +66,11 @@ class Loop:
         return [self.sae]
 
     @property
+    def failure(self) -> None:
+        """One SAE has no part that could fail while the rest goes on."""
+        return None
+
+    @property
     def n_tokens(self) -> int:
         """Vectors of the whole run."""
         return self.config.n_tokens
@@ -101,9 +106,15 @@ class Loop:
         self.steps = Steps(self.sae, self.config, self._planned, centre)
         return self.steps
 
+    def begun(self) -> Steps:
+        """The steps. RuntimeError before there are any."""
+        if self.steps is None:
+            raise RuntimeError("The run has not begun: there are no steps to speak of.")
+        return self.steps
+
     def take(self, batch: Batch) -> None:
         """One step, on a batch of the stream."""
-        steps, step = self._begun(), self.plan(batch)
+        steps, step = self.begun(), self.plan(batch)
         micro = steps.gradients.micro_batch
         steps.take(*step)
         self.took(step)
@@ -112,7 +123,7 @@ class Loop:
 
     def plan(self, batch: Batch) -> Step:
         """The step that comes next, on a batch of the stream."""
-        steps, config, settings = self._begun(), self.config, self.settings
+        steps, config, settings = self.begun(), self.config, self.settings
         x, target = batch
         if len(x) > config.n_tokens - self.tokens:
             x = x[: config.n_tokens - self.tokens]
@@ -127,7 +138,7 @@ class Loop:
         """The step was taken: resample where it is time for that, and count it."""
         due = self.step % max(1, self.n_steps // RESAMPLINGS) == 0 and step.knobs.progress < LAST_RESAMPLING
         if due and self.settings.revive is not False:
-            self._begun().resample()
+            self.begun().resample()
         self.step, self.tokens = self.step + 1, self.tokens + len(step.x)
         self._position = self.vectors.position
         self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)
@@ -162,7 +173,7 @@ class Loop:
 
     def _log(self, before: int, now: int) -> dict[str, float]:
         """Read the sums of the last steps from the device and write them as a row, number `now`."""
-        steps, config, n_vectors = self._begun(), self.config, self.vectors.n_vectors
+        steps, config, n_vectors = self.begun(), self.config, self.vectors.n_vectors
         readings, seconds = steps.read(), self.clock.seconds
         progress = self.tokens / config.n_tokens
         knobs, settings = self.settings.knobs_at(progress), self.settings
@@ -198,11 +209,6 @@ class Loop:
             )
         return row
 
-    def _begun(self) -> Steps:
-        if self.steps is None:
-            raise RuntimeError("The run has not begun: there are no steps to speak of.")
-        return self.steps
-
     # ── what stays ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _snapshot(self) -> None:
@@ -222,6 +228,10 @@ class Loop:
         if every is not None and self.tokens // every > self._saved // every:
             self.save()
 
+    def fold(self) -> None:
+        """Leave the SAE in the units of the data: the end of a run."""
+        self.sae.fold_()
+
     def save(self) -> None:
         """Write a checkpoint, if the run has a folder and began. What goes wrong is kept in `checkpoint_errors`."""
         folder = self.config.checkpoint_dir
@@ -240,7 +250,7 @@ class Loop:
 
     def _tensors(self) -> dict[str, Tensor]:
         own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
-        return own | {f"steps.{name}": tensor for name, tensor in self._begun().state().items()}
+        return own | {f"steps.{name}": tensor for name, tensor in self.begun().state().items()}
 
     def _state(self) -> dict[str, Any]:
         """Everything of a run that is no tensor, as JSON values (rows hold NaN too, which Python's JSON has)."""
@@ -257,7 +267,7 @@ class Loop:
             "logged": self._logged,
             "marked": self._marked,
             "seconds": self.clock.seconds,
-            "micro_batch": self._begun().gradients.micro_batch,
+            "micro_batch": self.begun().gradients.micro_batch,
             "rows": self.rows,
             "events": self.events,
             "snapshots": self.snapshots.steps,
