@@ -113,10 +113,13 @@ class SweepRun(BackgroundRun):
     @property
     def metrics(self) -> pd.DataFrame:
         """A row for each logged step of each SAE, whose number is in `sae`; see `training.metrics.COLUMNS`."""
-        rows = [{"sae": i, **row} for i, loop in enumerate(self._loops.loops) for row in list(loop.rows)]
-        rows.sort(key=lambda row: (row["tokens"], row["sae"]))
-        frame = metrics_table(rows).astype({"sae": "int64"})
-        return frame[["sae", *(name for name in frame.columns if name != "sae")]]
+        import pandas as pd
+
+        numbered = [(i, row) for i, loop in enumerate(self._loops.loops) for row in list(loop.rows)]
+        numbered.sort(key=lambda pair: (pair[1]["tokens"], pair[0]))
+        frame = metrics_table([row for _, row in numbered])
+        frame.insert(0, "sae", pd.Series([i for i, _ in numbered], dtype="int64"))
+        return frame
 
     def table(self) -> pd.DataFrame:
         """A row per SAE: the options that differ, L0, explained variance, CE loss recovered, dead share, loss, error.

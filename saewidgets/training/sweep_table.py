@@ -72,7 +72,10 @@ def table(
         }
         for i in range(len(differing))
     ]
-    return pd.DataFrame(told, index=pd.RangeIndex(len(told), name="sae"))
+    frame = pd.DataFrame(told, index=pd.RangeIndex(len(told), name="sae"))
+    for name in differing[0]:
+        frame[name] = frame[name].convert_dtypes()  # whole numbers stay whole beside an SAE without the option
+    return frame
 
 
 def _last(rows: Sequence[Mapping[str, float]], name: str) -> float:
