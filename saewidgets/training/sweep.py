@@ -40,9 +40,9 @@ def sweep(
     first config's seed. `train_config`: one for all, or one for each where they differ, for example
     `[config.replace(lr=lr) for lr in (1e-3, 3e-3)]`; they must agree in n_tokens. `device`: of the SAEs.
 
-    TopK SAEs of equal d_sae (and `normalize`) are stacked: their weights lie in one block, and each step works on all
-    of them at once. The others step one after the other on the same batch. Either way each SAE becomes what `train`
-    alone would make of it on the same stream: on a CPU the same bits.
+    SAEs of the same architecture (topk, abstopk or batchtopk), d_sae and `normalize` are stacked: their weights lie in
+    one block, and each step works on all of them at once. The others step one after the other on the same batch.
+    Either way each SAE becomes what `train` alone would make of it on the same stream: on a CPU the same bits.
 
     With a `checkpoint_dir`, the SAE number i has checkpoints in `checkpoint_dir/sae-i`, and
     `resume_training` goes on with it alone. Without one, no snapshots are kept.

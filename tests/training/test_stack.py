@@ -11,7 +11,7 @@ from saewidgets.sae import SAE, SAEConfig, kernels
 from saewidgets.sae.architectures import Knobs
 from saewidgets.training import TrainConfig, stack
 from saewidgets.training.gradients import Gradients
-from saewidgets.training.stack import Stack, own_memory, stack_key
+from saewidgets.training.stack import STACKED, Stack, own_memory, stack_key
 
 from .toy import D_IN, ToyStream, toy_sae
 
@@ -19,9 +19,10 @@ X = ToyStream(n=300).vectors / 10
 DEAD = [torch.arange(40), None, torch.tensor([3, 5]), torch.arange(64)]
 
 
-def saes(dtype: str = "float32", ks: tuple[int, ...] = (2, 4, 4, 9)) -> list[SAE]:
+def saes(dtype: str = "float32", architecture: str = "topk") -> list[SAE]:
     """Untrained, with all weights away from where they begin."""
-    made = [toy_sae(seed, k=k, dtype=dtype, aux_k=5) for seed, k in enumerate(ks)]
+    ks = (2, 4, 4, 9)
+    made = [toy_sae(seed, k=k, dtype=dtype, aux_k=5, architecture=architecture) for seed, k in enumerate(ks)]
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for sae in made:
@@ -36,11 +37,14 @@ def knobs(sae: SAE) -> Knobs:
 
 @pytest.mark.parametrize("chunk", [1 << 23, 64 * 300 * 2, 64 * 128])  # all, two SAEs, 128 rows of one
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_each_gets_the_gradients_that_it_gets_alone(monkeypatch: Any, dtype: str, chunk: int) -> None:
+@pytest.mark.parametrize("architecture", STACKED)
+def test_each_gets_the_gradients_that_it_gets_alone(
+    monkeypatch: Any, architecture: str, dtype: str, chunk: int
+) -> None:
     for room in (kernels, stack):
         monkeypatch.setattr(room, "CHUNK_ELEMENTS", chunk)
     x = X.to(getattr(torch, dtype))
-    alone, together = saes(dtype), saes(dtype)
+    alone, together = saes(dtype, architecture), saes(dtype, architecture)
     found = Stack(together).gradients(x, [knobs(sae) for sae in together], DEAD)
     for sae, dead, (losses, gradients) in zip(alone, DEAD, found, strict=True):
         expected, theirs = Gradients(sae, list(sae.parameters()), "float32").of(x, x, knobs(sae), dead)
@@ -72,5 +76,5 @@ def test_what_can_be_stacked() -> None:
         return stack_key(SAEConfig(**{"d_in": D_IN, "d_sae": 64, "k": 4, **options}), config)
 
     assert key() == key(k=8, seed=3, aux_k=2, init_b_dec="zeros") == key(config.replace(lr=1e-3, clip_norm=1.0))
-    assert len({key(), key(d_sae=32), key(normalize="none")}) == 3
-    assert key(multi_k=8) is key(architecture="batchtopk") is key(config.replace(precision="bf16")) is None
+    assert len({key(), key(d_sae=32), key(normalize="none"), key(architecture="batchtopk")}) == 4
+    assert key(multi_k=8) is key(architecture="matryoshka") is key(config.replace(precision="bf16")) is None

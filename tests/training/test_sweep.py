@@ -56,15 +56,17 @@ MIXED = [
     cfg(k=3, normalize="layer_norm"),
     cfg(k=3, normalize="layer_norm", seed=1),
     cfg(k=4, architecture="batchtopk"),
+    cfg(k=6, architecture="batchtopk", seed=1),
+    cfg(k=4, architecture="matryoshka"),
 ]
 
 
 def test_each_becomes_what_it_would_alone_bit_for_bit_and_the_stream_is_read_once() -> None:
-    configs = [CONFIG.replace(lr=lr) for lr in (1e-2, None, 3e-2, None, None, None, None, None)]
+    configs = [CONFIG.replace(lr=lr) for lr in (1e-2, None, 3e-2, *[None] * 7)]
     configs[4] = configs[4].replace(optimizer="signum", k_anneal_from=6, clip_norm=0.05)
     stream = Counted()
     run = sweep(stream, MIXED, configs)
-    assert run.state == "running" and run.stacked == [[0, 2, 4], [5, 6]]
+    assert run.state == "running" and run.stacked == [[0, 2, 4], [5, 6], [7, 8]]
     run.wait()
     assert run.state == "finished" and run.error is None and run.callback_errors == []
     assert stream.asked == run.step == run.n_steps == 79 and run.tokens == 20_001
