@@ -76,7 +76,7 @@ class _Tally:
         self.total += x.sum(0)
         self.squares += float(x.square().sum())
         self.errors += float((x - reconstruction).square().sum())
-        active = indices[values > 0].cpu()
+        active = indices[values != 0].cpu()  # a code may have signs
         self.fired += torch.bincount(active, minlength=len(self.fired))
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from saewidgets.activations.hooks import HookSite, check_fits
 from saewidgets.interventions.edits import Edits, check_edits
 from saewidgets.models.lock import forward_hooks, token_positions
+from saewidgets.sae.normalize import own_size
 
 if TYPE_CHECKING:
     from saewidgets.sae.sae import SAE
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 def steering(sae: SAE, model: Any, edits: Edits, hook_name: str | None = None) -> Iterator[Any]:
     """Steer every forward of this thread inside the `with` block; other threads see nothing of it.
 
-    At each token the activation x becomes x + sum over the edited features of (f' - f) W_dec[feature]. Positions that
-    the SAE leaves out (`sae.metadata.excluded_positions`, BOS) are not edited, in generation with a cache neither.
+    At each token the activation x becomes x + sum over the edited features of (f' - f) W_dec[feature], times the
+    vector's own size where the SAE brings each vector to size by itself (`SAEConfig.normalize`). Positions that the SAE
+    leaves out (`sae.metadata.excluded_positions`, BOS) are not edited, in generation with a cache neither.
 
     Args:
         edits: Feature id to `Clamp`, `Add`, `Scale` or `Ablate`.
@@ -57,7 +59,8 @@ def _edit_hook(sae: SAE, model: Any, edits: Edits, site: HookSite) -> Callable[.
     def change(x: Tensor) -> Tensor:
         f = sae.encode_features(x, features)
         wanted = torch.stack([edit.target(f[:, i]) for i, edit in enumerate(edits.values())], dim=1)
-        return (wanted - f) @ directions
+        own = own_size(x, sae.cfg.normalize)
+        return (wanted - f) @ directions * (1.0 if own is None else own.size)
 
     def hook(activation: Tensor, hook: Any) -> Tensor | None:
         vectors = activation.flatten(2) if site.flatten else activation

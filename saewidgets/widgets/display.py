@@ -37,7 +37,7 @@ def sae(sae: SAE) -> Bundle:
     known = sae.metadata
     trained = known.n_tokens_trained
     rows = {
-        "architecture": f"{sae.cfg.architecture}, k = {sae.cfg.k}",
+        "architecture": ", ".join(part for part in (sae.cfg.architecture, sae.architecture.describe(sae.cfg)) if part),
         "features": f"{sae.cfg.d_sae:,} on d_in {sae.cfg.d_in:,}",
         "hook": known.hook_name or "none named: pass hook_name= where one is needed",
         "model": known.model_name or "not named",

@@ -4,10 +4,10 @@
 
 Each vector is a sum of a few of 2 d_in random unit directions: each is active with probability 3 / (2 d_in), so three
 in a vector on average, with a strength uniform from 1 to 2. An SAE with d_sae = 2 d_in is trained on them, with k = 3
-where it has a k, with its own defaults or with the sparsity that is named in `OPTIONS`. Printed, as a markdown table:
-the mean over the true features of the largest cosine with a decoder row ("mean max cosine"; 1 is all found), how many
-are found (cosine above 0.9), L0, explained variance, the mean activation of a found feature beside the true one (below
-1 is shrinkage), and dead features, on vectors that were not trained on.
+where it has a k, with the sparsity of `OPTIONS` where it has a coefficient, and else its defaults. Printed, as a
+markdown table: the mean over the true features of the largest cosine with a decoder row ("mean max cosine"; 1 is all
+found), how many are found (cosine above 0.9), L0, explained variance, the mean activation of a found feature beside
+the true one (below 1 is shrinkage), and dead features, on vectors that were not trained on.
 
 A transcoder reads the same vectors and predicts another random direction for each true feature; what is scored is what
 its features write. The score of rows that were never trained stands in the last line.
@@ -29,8 +29,14 @@ from saewidgets.training.step import Steps, prepare
 
 ACTIVE, BATCH, FOUND = 3, 512, 0.9
 
-OPTIONS: dict[str, dict[str, Any]] = {"relu_kl": {"target_rate": 3 / 64}}
-"""What must fit the data for an architecture to be itself; else its defaults."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "relu": {"sparsity_coefficient": 2.0},
+    "p_anneal": {"sparsity_coefficient": 1.5},
+    "gated": {"sparsity_coefficient": 4.0},
+    "jumprelu": {"sparsity_coefficient": 0.03},
+    "relu_kl": {"target_rate": 3 / 64},
+}
+"""Sparsity such that L0 comes near the true 3: the defaults are for a language model's activations."""
 
 
 @dataclass(frozen=True)

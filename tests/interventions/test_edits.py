@@ -61,6 +61,21 @@ def test_steering_moves_along_the_decoder_row_and_leaves_bos(demo_model: Any, ti
     assert torch.equal(resid(demo_model, tokens), before)
 
 
+def test_an_sae_that_brings_each_vector_to_size_moves_it_by_its_own_size(demo_model: Any) -> None:
+    cfg = sw.SAEConfig(d_in=288, d_sae=64, architecture="relu", normalize="constant_norm")
+    sae = sw.SAE(cfg, sw.SAEMetadata(hook_name=HOOK)).clone()
+    tokens = demo_model.to_tokens("Once upon a time")
+    before = resid(demo_model, tokens)
+    with sw.steering(sae, demo_model, {3: sw.Add(2.0)}):
+        after = resid(demo_model, tokens)
+    size = before[1:].norm(dim=1, keepdim=True) / 288**0.5
+    assert torch.allclose((after - before)[1:], 2.0 * size * sae.W_dec[3], atol=1e-4)
+    f = sae.encode(before[1:])
+    f[:, 3] += 2.0  # the same as an edit of the code
+    moved = sae.decode(f, before[1:]) - sae(before[1:])
+    assert torch.allclose(moved, (after - before)[1:], atol=1e-4)
+
+
 def test_steering_reaches_z_and_mlp_out(demo_model: Any, tiny_sae: sw.SAE) -> None:
     tokens = to_ids(demo_model, "Once upon a time")
     for hook in ("blocks.2.attn.hook_z", "blocks.2.hook_mlp_out"):

@@ -29,7 +29,7 @@ def make(name: str, **options: Any) -> SAE:
         for parameter_name, p in sae.named_parameters():
             p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) * (0.4 if p.ndim == 2 else 0.2))
             if parameter_name == "log_threshold":
-                p.sub_(1.0)
+                p.sub_(torch.tensor([1.0, 3.0]).repeat(D_SAE // 2))  # some nearer to 0 than the window is wide
         if name == "relu_kl":
             sae.pressure.normal_(generator=generator)
         if name == "matching_pursuit":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saewidgets.sae.config import SAEConfig
     from saewidgets.sae.sae import SAE
 
-INITIAL_THRESHOLD = 0.1
+INITIAL_THRESHOLD = 0.5
 TANH_SCALE = 4.0
 """c of the tanh penalty, that of the source."""
 
@@ -46,13 +46,14 @@ class JumpReLU(Architecture):
         d 1[h > theta] / d theta = -(1 / bandwidth) 1[|h - theta| < bandwidth / 2]
 
     Its logarithm is learned, in float32 or better whatever the weights are, for a threshold in bfloat16 stops moving
-    long before it arrives; at ten times the learning rate, for Adam moves a logarithm by the rate itself. The last
-    term of L, from the second source, draws dead features back. Decoder rows have length 1.
+    long before it arrives; at three times the learning rate, for Adam moves a logarithm by the rate itself, so a
+    threshold needs 1 / rate steps to grow by a factor of e. All begin at 0.5. The last term of L, from the second
+    source, draws dead features back. Decoder rows have length 1.
     """
 
     reads = frozenset({"sparsity_coefficient", "bandwidth", "penalty"})
     saved_as = "jumprelu"
-    lr_scale = {"log_threshold": 10.0}
+    lr_scale = {"log_threshold": 3.0}
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
         return 2e-3
@@ -88,7 +89,7 @@ class JumpReLU(Architecture):
         theta = log_threshold(sae).exp().to(x.dtype)
         width = sae.cfg.bandwidth
         # those a little below the threshold take no part in the code, but in the threshold's gradient
-        h, where = above(x, sae.W_enc, sae.b_enc, sae.b_dec, (theta.detach() - width / 2).clamp_min(0.0))
+        h, where = above(x, sae.W_enc, sae.b_enc, sae.b_dec, theta.detach() - width / 2)
         thresholds = where.gather(theta)
         f = _Jump.apply(h, thresholds, width)
         difference = target - where.decode(f, sae.W_dec, sae.b_dec)
