@@ -81,7 +81,8 @@ class TrainConfig:
     """Vectors between two checkpoints; None is 5% of n_tokens. One is also written when the run ends or is stopped."""
 
     keep_last: int = 2
-    """How many checkpoints stay; older ones are deleted once a newer one is whole."""
+    """How many checkpoints stay; older ones are deleted once a newer one is whole, so the disk needs room for one
+    more."""
 
     def __post_init__(self) -> None:
         check_count("TrainConfig", "n_tokens", self.n_tokens)
@@ -145,11 +146,12 @@ class TrainConfig:
 
         Above 2048 features it falls as 1 / sqrt(d_sae) (Gao et al. 2024), above 500 steps as 1 / sqrt(n_steps): what
         a short run cannot do without, kills features in a long one. Muon's updates are scaled to the size of Adam's
-        and take the same rate; every update of Signum is as large as Adam's largest, so that it takes a tenth.
+        and take the same rate; every update of Signum is as large as Adam's largest, so that it takes a quarter. Both
+        measured: tests/benchmarks/run_options.py.
         """
         if self.lr is not None:
             return self.lr
-        largest = 5e-4 if self.optimizer == "signum" else 5e-3
+        largest = 1.25e-3 if self.optimizer == "signum" else 5e-3
         return largest * min(1.0, 2048 / d_sae) ** 0.5 * min(1.0, 500 / n_steps) ** 0.5
 
     def lr_factor(self, progress: float) -> float:

@@ -217,10 +217,8 @@ class Loop:
             cfg = dataclasses.replace(cfg, k=knobs.k)  # while k is annealed: what it is trained with now
         try:
             self.snapshots.keep(self.sae, cfg, self.step)
-        except OSError as error:
-            self.checkpoint_errors.append(
-                f"The snapshot of step {self.step} could not be written: {error}. The run goes on without it."
-            )
+        except Exception as error:
+            self._excuse("snapshot", error)
 
     def save_if_due(self) -> None:
         """Write a checkpoint, if it is time for one."""
@@ -239,14 +237,18 @@ class Loop:
             return
         try:
             checkpoints.write(folder, self.step, self._state(), self._tensors())
-        except OSError as error:
-            self.checkpoint_errors.append(
-                f"The checkpoint of step {self.step} could not be written: {error}. The run goes on without it."
-            )
+        except Exception as error:  # whatever it is, it is not worth the run
+            self._excuse("checkpoint", error)
         else:
             checkpoints.prune(folder, self.config.keep_last)
             self.saved = True
         self._saved = self.tokens
+
+    def _excuse(self, what: str, error: Exception) -> None:
+        self.checkpoint_errors.append(
+            f"The {what} of step {self.step} could not be written: {str(error) or type(error).__name__}. "
+            "The run goes on without it."
+        )
 
     def _tensors(self) -> dict[str, Tensor]:
         own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}

@@ -67,7 +67,7 @@ class TrainingRun(BackgroundRun):
 
     @property
     def knobs(self) -> dict[str, Value]:
-        """What `set` can change, as it is set now; None for what the architecture does not have."""
+        """What `set` can change, as it is set now; None: the architecture has none, or (lr) it is yet to be chosen."""
         return self._loop.settings.values()
 
     @property

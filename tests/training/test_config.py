@@ -74,4 +74,4 @@ def test_the_default_rate_falls_with_the_dictionary_and_the_run() -> None:
     assert config.peak_lr(8192, 500) == pytest.approx(2.5e-3)
     assert config.peak_lr(2048, 50_000) == pytest.approx(5e-4)
     assert TrainConfig(n_tokens=1000, lr=0.1).peak_lr(8192, 50_000) == 0.1
-    assert TrainConfig(n_tokens=1000, optimizer="signum").peak_lr(64, 10) == 5e-4
+    assert TrainConfig(n_tokens=1000, optimizer="signum").peak_lr(64, 10) == 1.25e-3

@@ -94,10 +94,10 @@ def test_every_architecture_goes_on_bit_for_bit(tmp_path: Path, architecture: st
 
     def begin(folder: Path | None, **callback: Any) -> TrainingRun:
         sae = sw.SAE(sw.SAEConfig(d_in=D_IN, d_sae=96, architecture=architecture))
-        options = {"n_tokens": 15_000, "dead_window": 700, "n_logs": 10, "k_anneal_from": None, "clip_norm": None}
+        options = {"n_tokens": 9000, "dead_window": 700, "n_logs": 10, "k_anneal_from": None, "clip_norm": None}
         return train(sae, Hashed(), config(folder, **options), **callback)
 
-    stop = stop_when(lambda row: row["step"] >= 30)
+    stop = stop_when(lambda row: row["step"] >= 18)
     stopped = stop.of(begin(tmp_path, on_metrics=stop))
     stopped.wait()
     assert stopped.state == "stopped"
@@ -213,6 +213,15 @@ def test_a_full_disk_costs_only_the_checkpoint(tmp_path: Path, monkeypatch: pyte
     resumed = resume_training(tmp_path, Hashed())
     resumed.wait()
     same(resumed, whole())
+
+
+def test_whatever_keeps_a_checkpoint_from_being_written_costs_only_the_checkpoint(tmp_path: Path) -> None:
+    stream = Hashed()
+    stream.metadata = stream.metadata.replace(extra={"made by": object()})  # no JSON value
+    run = train(toy_sae(), stream, config(tmp_path, n_snapshots=1))
+    run.wait()
+    assert run.state == "finished" and checkpoints.listed(tmp_path) == [] and run.snapshots == []
+    assert len(run.checkpoint_errors) == 10 and all("is not JSON serializable" in s for s in run.checkpoint_errors)
 
 
 def test_another_stream_is_refused_and_what_differs_is_named(tmp_path: Path) -> None:
