@@ -134,6 +134,21 @@ class SweepRun(BackgroundRun):
         return figure(self.labels, self.table(), self.metrics, self._loops.loops[0].config.dead_window or 0)
 
     @property
+    def snapshots(self) -> list[int]:
+        """The steps that `sae_at` knows, the same for all SAEs that did not fail; none without a `checkpoint_dir`."""
+        return max((loop.snapshots.steps for loop in self._loops.loops), key=len)
+
+    def sae_at(self, sae: int, step: int) -> SAE:
+        """A frozen copy of that SAE as it was after `step` steps, from half-precision weights, on the CPU.
+
+        ValueError for a step at which there is no snapshot of it, IndexError for a number that no SAE has.
+        """
+        loops = self._loops.loops
+        if not 0 <= sae < len(loops):
+            raise IndexError(f"There is no SAE number {sae}: the sweep's are 0 to {len(loops) - 1}.")
+        return loops[sae].snapshots.sae_at(step)
+
+    @property
     def checkpoint_errors(self) -> list[str]:
         """Sentences on checkpoints and snapshots that could not be written; they never stop the training."""
         return [sentence for loop in self._loops.loops for sentence in loop.checkpoint_errors]
