@@ -106,7 +106,7 @@ def figure(labels: Sequence[str], summary: pd.DataFrame, metrics: pd.DataFrame, 
         "l0": "L0",
         "dead_fraction": f"dead (silent for {dead_window:,} vectors)",
     }
-    titles = ["explained variance by L0", *panels.values()]
+    titles = ["explained variance against L0", *panels.values()]
     fig = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.17)
     l0, explained = summary["l0"].tolist(), summary["explained_variance"].tolist()
     best = frontier(l0, explained)
@@ -119,7 +119,7 @@ def figure(labels: Sequence[str], summary: pd.DataFrame, metrics: pd.DataFrame, 
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
         point = go.Scatter(
             x=[l0[i]], y=[explained[i]], mode="markers+text", text=[str(i)], textposition="top center", name=text,
-            legendgroup=str(i), marker={"color": colour, "size": 9}, showlegend=False,
+            legendgroup=str(i), marker={"color": colour, "size": 9}, showlegend=False, cliponaxis=False,
         )  # fmt: skip
         fig.add_trace(point, row=1, col=1)
         own = metrics[metrics["sae"] == i]
@@ -129,9 +129,10 @@ def figure(labels: Sequence[str], summary: pd.DataFrame, metrics: pd.DataFrame, 
                 legendgroup=str(i), showlegend=place == 1,
             )  # fmt: skip
             fig.add_trace(curve, row=place // 2 + 1, col=place % 2 + 1)
-    fig.update_xaxes(title_text="L0", rangemode="tozero", row=1, col=1)
+    fig.update_xaxes(rangemode="tozero", row=1, col=1)
     fig.update_xaxes(title_text="vectors", row=2)
     fig.update_yaxes(rangemode="tozero", row=2)
+    fig.update_yaxes(title_text="explained variance", title_standoff=4, row=1, col=1)
     fig.update_layout(
         height=520, margin={"l": 50, "r": 20, "t": 40, "b": 40}, legend={"orientation": "h", "y": -0.12}
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """CPU seconds of a sweep of 8 SAEs beside one alone, on the embedded model and on cached activations.
 
-    python tests/benchmarks/sweep.py [--n 8] [--d-sae 2048] [--steps 12] [--threads 2]
+    python tests/benchmarks/sweep.py [--n 8] [--d-sae 2048] [--steps 8] [--threads 2]
 
 CPU seconds are of the whole process (all threads), from the first vectors to the last step. CE loss is left out:
 scoring an SAE by the model's loss costs the same for each, alone or not. `stacked` is what `sw.sweep` does, `one by
@@ -76,7 +76,7 @@ def compare(title: str, make: Callable[[], Any], configs: list[sw.SAEConfig], n_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options = (("n", 8), ("d-sae", 2048), ("steps", 12), ("batch", 2048), ("threads", 2), ("repetitions", 2))
+    options = (("n", 8), ("d-sae", 2048), ("steps", 8), ("batch", 2048), ("threads", 2), ("repetitions", 2))
     for name, default in options:
         parser.add_argument(f"--{name}", type=int, default=default)
     sizes = parser.parse_args()
