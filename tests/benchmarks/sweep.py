@@ -1,11 +1,12 @@
 """CPU seconds of a sweep of 8 SAEs beside one alone, on the embedded model and on cached activations.
 
-    python tests/benchmarks/sweep.py [--n 8] [--d-sae 2048] [--steps 8] [--threads 2]
+    python tests/benchmarks/sweep.py [--n 8] [--d-sae 2048] [--steps 8] [--threads 1]
 
 CPU seconds are of the whole process (all threads), from the first vectors to the last step. CE loss is left out:
 scoring an SAE by the model's loss costs the same for each, alone or not. `stacked` is what `sw.sweep` does, `one by
 one` the same sweep without stacks. Each is run `--repetitions` times in turn, and the least is taken, so that a busy
-machine changes the ratios little. It also says how far the stacked weights are from the others.
+machine changes the ratios little; but with more threads than free cores, waiting counts as work. It also says how far
+the stacked weights are from the others.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def compare(title: str, make: Callable[[], Any], configs: list[sw.SAEConfig], n_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options = (("n", 8), ("d-sae", 2048), ("steps", 8), ("batch", 2048), ("threads", 2), ("repetitions", 2))
+    options = (("n", 8), ("d-sae", 2048), ("steps", 8), ("batch", 2048), ("threads", 1), ("repetitions", 2))
     for name, default in options:
         parser.add_argument(f"--{name}", type=int, default=default)
     sizes = parser.parse_args()
