@@ -30,8 +30,9 @@ class Gated(Architecture):
         L    = (||x - xhat||^2 + lambda sum_i relu(pi_i) + ||x - xhat_gate||^2) / d_in
         xhat_gate = relu(pi) W_dec + b_dec, with W_dec and b_dec held fixed
 
-    Means over the batch; lambda = `sparsity_coefficient`, by itself 5 sqrt(d_in / 4096). The last term teaches the
-    gate, which gets no gradient through the step 1[pi > 0]. Decoder rows have length 1; dead features are resampled.
+    Means over the batch; lambda = `sparsity_coefficient`, by itself 10 sqrt(d_in / 4096), for the error counts twice.
+    The last term teaches the gate, which gets no gradient through the step 1[pi > 0]. Decoder rows have length 1; dead
+    features are resampled.
     """
 
     reads = frozenset({"sparsity_coefficient"})
@@ -39,7 +40,7 @@ class Gated(Architecture):
     saved_as = "gated"
 
     def default_sparsity(self, cfg: SAEConfig) -> float:
-        return l1_default(cfg)
+        return 2 * l1_default(cfg)
 
     def validate(self, cfg: SAEConfig) -> None:
         pass
