@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
     from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
-    from saewidgets.training import TrainConfig, TrainingRun, TrainJob, plan, resume_training, train
+    from saewidgets.training import (
+        SweepRun,
+        TrainConfig,
+        TrainingRun,
+        TrainJob,
+        plan,
+        resume_training,
+        sweep,
+        train,
+    )
     from saewidgets.widgets import (
         FeatureBrowser,
         FeatureDashboard,
@@ -42,11 +51,13 @@ _ROOM_OF = {
     "Clamp": "interventions",
     "Scale": "interventions",
     "steering": "interventions",
+    "SweepRun": "training",
     "TrainConfig": "training",
     "TrainJob": "training",
     "TrainingRun": "training",
     "plan": "training",
     "resume_training": "training",
+    "sweep": "training",
     "train": "training",
     "FeatureIndex": "features",
     "Evaluation": "evaluation",
@@ -74,6 +85,7 @@ __all__ = [
     "SAEMetadata",
     "Scale",
     "SteeringPanel",
+    "SweepRun",
     "TokenHeatmap",
     "TrainConfig",
     "TrainJob",
@@ -88,6 +100,7 @@ __all__ = [
     "resume_training",
     "save_sae",
     "steering",
+    "sweep",
     "train",
 ]
 

@@ -10,6 +10,7 @@ from saewidgets import progress
 
 SHOWN_BY = {
     ("saewidgets.training.run", "TrainingRun"): "training_run",
+    ("saewidgets.training.sweep", "SweepRun"): "sweep_run",
     ("saewidgets.features.index", "FeatureIndex"): "feature_index",
     ("saewidgets.sae.sae", "SAE"): "sae",
 }

@@ -62,11 +62,14 @@ class Places:
             self.features, per_feature, self.starts, mode="sum", per_sample_weights=weights.reshape(-1)
         )
 
-    def sum_by_feature(self, weights: Tensor, per_vector: Tensor) -> Tensor:
-        """For each feature, the sum of weights[p] * per_vector[row of p]: [d_sae, d] from [n, d]."""
+    def sum_by_feature(self, weights: Tensor, per_vector: Tensor, rows: Tensor | None = None) -> Tensor:
+        """For each feature, the sum of weights[p] * per_vector[row of p]: [d_sae, d] from [n, d].
+
+        `rows` [places]: other rows of `per_vector` than those of the places' own vectors.
+        """
         order, starts = self.by_feature
         return F.embedding_bag(
-            self.rows[order],
+            (self.rows if rows is None else rows)[order],
             per_vector.contiguous(),
             starts,
             mode="sum",

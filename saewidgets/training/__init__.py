@@ -1,4 +1,4 @@
-"""The run: steps, schedules, live changes, checkpoints, pause and resume."""
+"""The run: steps, schedules, live changes, checkpoints, pause and resume; and many of them at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from saewidgets.training.data import TensorStream
 from saewidgets.training.plan import Plan, plan
 from saewidgets.training.run import TrainingRun
 from saewidgets.training.start import resume_training, train
+from saewidgets.training.sweep import SweepRun, sweep
 
 if TYPE_CHECKING:
     from saewidgets.training.job import TrainJob
 
-__all__ = ["Plan", "TensorStream", "TrainConfig", "TrainJob", "TrainingRun", "plan", "resume_training", "train"]
+__all__ = [
+    "Plan",
+    "SweepRun",
+    "TensorStream",
+    "TrainConfig",
+    "TrainJob",
+    "TrainingRun",
+    "plan",
+    "resume_training",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

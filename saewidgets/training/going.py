@@ -8,16 +8,17 @@ import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from saewidgets.training.run import TrainingRun
+    from saewidgets.training.background import BackgroundRun
 
-_going: weakref.WeakSet[TrainingRun] = weakref.WeakSet()
+_going: weakref.WeakSet[BackgroundRun] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
-def claim(run: TrainingRun) -> None:
-    """Count a run as going. RuntimeError if its SAE is in another run's hands."""
+def claim(run: BackgroundRun) -> None:
+    """Count a run as going. RuntimeError if an SAE of it is in another run's hands."""
     with _lock:
-        if any(other._sae is run._sae for other in _going):
+        taken = {id(sae) for other in _going for sae in other._work.saes}
+        if any(id(sae) in taken for sae in run._work.saes):
             raise RuntimeError(
                 "This SAE is being trained by another run. Stop that run first (run.stop()), wait for it "
                 "(run.wait()), or train a copy."
@@ -25,7 +26,7 @@ def claim(run: TrainingRun) -> None:
         _going.add(run)
 
 
-def release(run: TrainingRun) -> None:
+def release(run: BackgroundRun) -> None:
     """The run is over."""
     with _lock:
         _going.discard(run)

@@ -19,7 +19,7 @@ from saewidgets.training.gradients import check_precision
 from saewidgets.training.live import Settings
 from saewidgets.training.optimizers import check_optimizer
 from saewidgets.training.snapshots import Snapshots
-from saewidgets.training.step import MAX_SKIPPED, Steps, prepare
+from saewidgets.training.step import MAX_SKIPPED, Step, Steps, prepare
 from saewidgets.training.subscribers import Stopwatch
 
 DEAD_LOOKUPS = 200
@@ -61,6 +61,21 @@ class Loop:
         self.saved = False
 
     @property
+    def saes(self) -> list[SAE]:
+        """The SAE, as all that a step changes."""
+        return [self.sae]
+
+    @property
+    def failure(self) -> None:
+        """One SAE has no part that could fail while the rest goes on."""
+        return None
+
+    @property
+    def n_tokens(self) -> int:
+        """Vectors of the whole run."""
+        return self.config.n_tokens
+
+    @property
     def n_steps(self) -> int:
         """Steps of the whole run."""
         return self.step + math.ceil((self.config.n_tokens - self.tokens) / self.vectors.batch_size)
@@ -72,15 +87,18 @@ class Loop:
         if self.steps is not None:
             return True
         sample = self.vectors.sample(self.config.n_tokens, may_go_on)
-        if sample is None:
-            return False
+        if sample is not None:
+            self.begin_from(sample)
+        return sample is not None
+
+    def begin_from(self, sample: Batch) -> None:
+        """Get ready from these vectors."""
         x, target = sample
         with turn_of(self.sae):
             centre = prepare(self.sae, x, None if target is x else target)
         self._planned = self.n_steps
         self._get_ready(centre)
         self._marked = self.clock.seconds
-        return True
 
     def _get_ready(self, centre: Tensor) -> Steps:
         if self.settings.lr is None:
@@ -88,28 +106,42 @@ class Loop:
         self.steps = Steps(self.sae, self.config, self._planned, centre)
         return self.steps
 
+    def begun(self) -> Steps:
+        """The steps. RuntimeError before there are any."""
+        if self.steps is None:
+            raise RuntimeError("The run has not begun: there are no steps to speak of.")
+        return self.steps
+
     def take(self, batch: Batch) -> None:
         """One step, on a batch of the stream."""
-        steps, config, settings = self._begun(), self.config, self.settings
+        steps, step = self.begun(), self.plan(batch)
+        micro = steps.gradients.micro_batch
+        steps.take(*step)
+        self.took(step)
+        if steps.gradients.micro_batch != micro:
+            self.note("micro_batch", micro or len(step.x), steps.gradients.micro_batch)
+
+    def plan(self, batch: Batch) -> Step:
+        """The step that comes next, on a batch of the stream."""
+        steps, config, settings = self.begun(), self.config, self.settings
         x, target = batch
         if len(x) > config.n_tokens - self.tokens:
             x = x[: config.n_tokens - self.tokens]
             target = x if batch[1] is batch[0] else target[: len(x)]
         if self.step % max(1, self.n_steps // DEAD_LOOKUPS) == 0:
             steps.find_dead()
-        progress, micro = self.tokens / config.n_tokens, steps.gradients.micro_batch
-        reviving = settings.revive is not False
-        steps.take(
-            x, target, settings.knobs_at(progress), settings.lr_at(progress),
-            revive=reviving and self.step % config.aux_every == 0,
-        )  # fmt: skip
-        if reviving and progress < LAST_RESAMPLING and self.step % max(1, self.n_steps // RESAMPLINGS) == 0:
-            steps.resample()
-        self.step, self.tokens = self.step + 1, self.tokens + len(x)
+        progress = self.tokens / config.n_tokens
+        revive = settings.revive is not False and self.step % config.aux_every == 0
+        return Step(x, target, settings.knobs_at(progress), settings.lr_at(progress), revive)
+
+    def took(self, step: Step) -> None:
+        """The step was taken: resample where it is time for that, and count it."""
+        due = self.step % max(1, self.n_steps // RESAMPLINGS) == 0 and step.knobs.progress < LAST_RESAMPLING
+        if due and self.settings.revive is not False:
+            self.begun().resample()
+        self.step, self.tokens = self.step + 1, self.tokens + len(step.x)
         self._position = self.vectors.position
         self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)
-        if steps.gradients.micro_batch != micro:
-            self.note("micro_batch", micro or len(x), steps.gradients.micro_batch)
 
     def set(self, changes: Mapping[str, Any]) -> None:
         """Make changes between two steps, and write them down. Raises, as a sentence, if one cannot be made."""
@@ -123,25 +155,25 @@ class Loop:
 
     # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def log_if_due(self) -> dict[str, float] | None:
-        """A new row of the metrics, if it is time for one."""
+    def log_if_due(self) -> list[dict[str, float]]:
+        """A new row of the metrics, if it is time for one, else none."""
         n_logs, n_tokens = self.config.n_logs, self.config.n_tokens
         before, now = n_logs * self._logged // n_tokens, n_logs * self.tokens // n_tokens
         if now == before:
-            return None
+            return []
         row = self._log(before, now)
         if any(before < number <= now for number in self.snapshots.rows):
             self._snapshot()
-        return row
+        return [row]
 
-    def log_rest(self) -> dict[str, float] | None:
+    def log_rest(self) -> list[dict[str, float]]:
         """A row of what was done since the last one, when a run is stopped."""
         n_logs = self.config.n_logs
-        return self._log(n_logs - 1, n_logs) if self.tokens > self._logged else None
+        return [self._log(n_logs - 1, n_logs)] if self.tokens > self._logged else []
 
     def _log(self, before: int, now: int) -> dict[str, float]:
         """Read the sums of the last steps from the device and write them as a row, number `now`."""
-        steps, config, n_vectors = self._begun(), self.config, self.vectors.n_vectors
+        steps, config, n_vectors = self.begun(), self.config, self.vectors.n_vectors
         readings, seconds = steps.read(), self.clock.seconds
         progress = self.tokens / config.n_tokens
         knobs, settings = self.settings.knobs_at(progress), self.settings
@@ -177,11 +209,6 @@ class Loop:
             )
         return row
 
-    def _begun(self) -> Steps:
-        if self.steps is None:
-            raise RuntimeError("The run has not begun: there are no steps to speak of.")
-        return self.steps
-
     # ── what stays ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _snapshot(self) -> None:
@@ -198,6 +225,10 @@ class Loop:
         every = self.config.checkpoint_every
         if every is not None and self.tokens // every > self._saved // every:
             self.save()
+
+    def fold(self) -> None:
+        """Leave the SAE in the units of the data: the end of a run."""
+        self.sae.fold_()
 
     def save(self) -> None:
         """Write a checkpoint, if the run has a folder and began. What goes wrong is kept in `checkpoint_errors`."""
@@ -221,7 +252,7 @@ class Loop:
 
     def _tensors(self) -> dict[str, Tensor]:
         own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
-        return own | {f"steps.{name}": tensor for name, tensor in self._begun().state().items()}
+        return own | {f"steps.{name}": tensor for name, tensor in self.begun().state().items()}
 
     def _state(self) -> dict[str, Any]:
         """Everything of a run that is no tensor, as JSON values (rows hold NaN too, which Python's JSON has)."""
@@ -238,7 +269,7 @@ class Loop:
             "logged": self._logged,
             "marked": self._marked,
             "seconds": self.clock.seconds,
-            "micro_batch": self._begun().gradients.micro_batch,
+            "micro_batch": self.begun().gradients.micro_batch,
             "rows": self.rows,
             "events": self.events,
             "snapshots": self.snapshots.steps,

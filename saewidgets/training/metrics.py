@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from saewidgets.training.loop import Loop
+    from saewidgets.training.background import Work
 
 COLUMNS = {
     "step": "steps taken",
@@ -55,15 +55,15 @@ class Progress:
     error: str | None
 
     @classmethod
-    def of(cls, loop: Loop, state: str, error: BaseException | None) -> Progress:
-        """How far a loop is."""
-        n_tokens, n_vectors = loop.config.n_tokens, loop.vectors.n_vectors
-        seconds, tokens = loop.clock.seconds, loop.tokens
+    def of(cls, work: Work, state: str, error: BaseException | None) -> Progress:
+        """How far a run's work is."""
+        n_tokens, n_vectors = work.n_tokens, work.vectors.n_vectors
+        seconds, tokens = work.clock.seconds, work.tokens
         rate = tokens / seconds if tokens and seconds else None
         return cls(
             state=state,
-            step=loop.step,
-            n_steps=loop.n_steps,
+            step=work.step,
+            n_steps=work.n_steps,
             tokens=tokens,
             n_tokens=n_tokens,
             epoch=tokens / n_vectors if n_vectors else None,

@@ -11,10 +11,11 @@ import torch
 
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
 from saewidgets.training import checkpoints
+from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.loop import Loop
-from saewidgets.training.run import OnMetrics, TrainingRun
+from saewidgets.training.run import TrainingRun
 
 
 def train(
@@ -44,13 +45,18 @@ def train(
         raise TypeError(f"train needs an SAE first, got {type(sae).__name__}.")
     if not isinstance(config, TrainConfig):
         raise TypeError(f"train needs a TrainConfig, got {type(config).__name__}: TrainConfig(n_tokens=1_000_000).")
+    check_free(config)
+    loop = Loop(sae, Vectors(acts, sae), config, held_out_score(acts, held_out))
+    return _started(loop, on_metrics, torch.get_num_threads())
+
+
+def check_free(config: TrainConfig) -> None:
+    """ValueError if the folder for checkpoints holds another run's."""
     if config.checkpoint_dir is not None and checkpoints.listed(config.checkpoint_dir):
         raise ValueError(
             f"The folder {config.checkpoint_dir} holds checkpoints of a run already. Go on with that run: "
             f"sw.resume_training({str(config.checkpoint_dir)!r}, acts). Or choose another checkpoint_dir."
         )
-    loop = Loop(sae, Vectors(acts, sae), config, held_out_score(acts, held_out))
-    return _started(loop, on_metrics, torch.get_num_threads())
 
 
 def resume_training(
@@ -98,12 +104,17 @@ def resume_training(
     return _started(loop, on_metrics, state["threads"])
 
 
-def _started(loop: Loop, on_metrics: OnMetrics | Sequence[OnMetrics] | None, threads: int) -> TrainingRun:
+def as_callbacks(on_metrics: OnMetrics | Sequence[OnMetrics] | None) -> list[OnMetrics]:
+    """One function, several or none as a list; TypeError for what is no function."""
     callbacks = [on_metrics] if callable(on_metrics) else list(on_metrics or ())
     wrong = next((callback for callback in callbacks if not callable(callback)), None)
     if wrong is not None:
         raise TypeError(f"on_metrics takes functions of a row (a dict), got {type(wrong).__name__}.")
-    run = TrainingRun(loop, callbacks, threads)
+    return callbacks
+
+
+def _started(loop: Loop, on_metrics: OnMetrics | Sequence[OnMetrics] | None, threads: int) -> TrainingRun:
+    run = TrainingRun(loop, as_callbacks(on_metrics), threads)
     run.start()
     return run
 

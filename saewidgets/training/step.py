@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -87,6 +87,16 @@ def prepare(sae: SAE, sample: Tensor, target: Tensor | None = None) -> Tensor:
     return centre
 
 
+class Step(NamedTuple):
+    """What one step is taken on, and how: what `Steps.take` is told."""
+
+    x: Tensor
+    target: Tensor
+    knobs: Knobs
+    lr: float
+    revive: bool
+
+
 class Steps:
     """The trainable state of a run: optimizer, dead features, sums. Nothing here reads the device in `take`.
 
@@ -132,16 +142,23 @@ class Steps:
 
         `knobs`, `lr`: what the schedules say for this step. `revive`: whether dead features are worked on.
         """
-        sae = self.sae
-        with torch.no_grad():
-            scaled = sae.scaled(x)
-            goal = scaled if target is x else target * sae.output_scale
+        scaled, goal = self.scaled(x, target)
         losses, gradients = self.gradients.of(scaled, goal, knobs, self.dead if revive else None)
-        with torch.no_grad():
-            bad = ~torch.isfinite(torch.stack([g.sum() for g in gradients]).sum() + losses.loss)
-            self._update(clipped(gradients, self.config.clip_norm), bad, lr)
-            self._count(goal, losses, bad)
-            self.architecture.after_step(sae, losses, ~bad)
+        self.apply(scaled, goal, losses, gradients, lr)
+
+    @torch.no_grad()
+    def scaled(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors and what they are to give, in the units of the weights; one tensor for an autoencoder."""
+        scaled = self.sae.scaled(x)
+        return scaled, scaled if target is x else target * self.sae.output_scale
+
+    @torch.no_grad()
+    def apply(self, scaled: Tensor, goal: Tensor, losses: Losses, gradients: list[Tensor], lr: float) -> None:
+        """Change the SAE by a batch's gradients, one for each of `parameters`, and add the batch to the sums."""
+        bad = ~torch.isfinite(torch.stack([g.sum() for g in gradients]).sum() + losses.loss)
+        self._update(clipped(gradients, self.config.clip_norm), bad, lr)
+        self._count(goal, losses, bad)
+        self.architecture.after_step(self.sae, losses, ~bad)
         self.last = (scaled, losses.residual)
 
     def _update(self, gradients: list[Tensor], bad: Tensor, lr: float) -> None:

@@ -1,4 +1,4 @@
-"""What a cell shows for a run, an index or an SAE: a mime bundle each, for `_ipython` to hand on."""
+"""What a cell shows for a run, a sweep, an index or an SAE: a mime bundle each, for `_ipython` to hand on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saewidgets.features import FeatureIndex
     from saewidgets.sae import SAE
-    from saewidgets.training import TrainingRun
+    from saewidgets.training import SweepRun, TrainingRun
 
 Bundle = dict[str, Any]
 
@@ -18,6 +18,11 @@ def training_run(run: TrainingRun) -> Bundle:
     from saewidgets.widgets.training_monitor import TrainingMonitor
 
     return _of(TrainingMonitor(run), repr(run))
+
+
+def sweep_run(run: SweepRun) -> Bundle:
+    """Its plot, as it is at this moment."""
+    return {**run.plot()._repr_mimebundle_(), "text/plain": repr(run)}
 
 
 def feature_index(index: FeatureIndex) -> Bundle:

@@ -78,3 +78,28 @@ def test_a_pruned_feature_stays_pruned() -> None:
     run = sw.train(sae, x, sw.TrainConfig(n_tokens=4000))
     run.wait()
     assert torch.isfinite(sae.W_dec).all() and run.metrics.skipped_steps.iloc[-1] == 0
+
+
+def test_a_sweep_runs_the_model_once_for_all(monkeypatch: Any, demo_model: Any, texts: list[str]) -> None:
+    from saewidgets.activations import stream
+
+    forwards: list[int] = []
+    harvest = stream.harvest
+
+    def counted(*given: Any) -> Any:
+        forwards.append(1)
+        return harvest(*given)
+
+    monkeypatch.setattr(stream, "harvest", counted)
+    configs = [sw.SAEConfig(d_in=demo_model.cfg.d_model, d_sae=512, k=k) for k in (8, 16)]
+    counts, prints = [], []
+    for some in (configs, configs[:1]):
+        acts = sw.ActivationStream(demo_model, texts[:20], HOOK, context_size=64, batch_size=256, seed=0)
+        run = sw.sweep(acts, some, sw.TrainConfig(n_tokens=acts.n_vectors, n_evaluations=1))
+        run.wait()
+        assert (run.table().ce_loss_recovered > 0).all()
+        counts.append(len(forwards))
+        prints.append(run.saes[0].fingerprint())
+    assert counts[1] == 2 * counts[0] and prints[0] == prints[1]
+    sae = run.saes[0]
+    assert (sae.metadata.hook_name, sae.metadata.context_size) == (HOOK, 64)

@@ -1,0 +1,187 @@
+"""The work of a sweep: many loops on one stream, those of equal shape stepped together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from saewidgets.sae import SAE
+from saewidgets.sae.architectures import Knobs, Losses
+from saewidgets.training.background import Row
+from saewidgets.training.data import Batch
+from saewidgets.training.gradients import out_of_memory
+from saewidgets.training.loop import Loop
+from saewidgets.training.stack import Stack, own_memory, stack_key
+from saewidgets.training.step import Step
+from saewidgets.training.subscribers import Stopwatch
+
+T = TypeVar("T")
+
+AT_REST = Knobs(sparsity=0.0, k=1, progress=1.0)
+"""What a stack is told of an SAE that failed: its place is computed, as little as can be, and not used."""
+
+
+class SweepLoop:
+    """Loops that share their vectors and their clock. One that fails is left as it is, and the others go on.
+
+    `errors`: what went wrong, by the number of the loop. `stacks`: the numbers of the loops that are stepped together.
+    """
+
+    def __init__(self, loops: Sequence[Loop]) -> None:
+        self.loops, self.vectors, self.clock = list(loops), loops[0].vectors, Stopwatch()
+        self.errors: dict[int, Exception] = {}
+        self.stacks: list[tuple[list[int], Stack]] = []
+        by_key: dict[object, list[int]] = {}
+        for i, loop in enumerate(self.loops):
+            loop.clock = self.clock
+            key = stack_key(loop.sae.cfg, loop.config)
+            by_key.setdefault(i if key is None else key, []).append(i)
+        for members in by_key.values():
+            if len(members) > 1:
+                members.sort(key=lambda i: self.loops[i].sae.cfg.k)  # those of equal k share a top-k
+                self.stacks.append((members, Stack([self.loops[i].sae for i in members])))
+
+    @property
+    def saes(self) -> list[SAE]:
+        """All SAEs, in the order of the configs."""
+        return [loop.sae for loop in self.loops]
+
+    @property
+    def going(self) -> list[int]:
+        """The numbers of the loops that did not fail."""
+        return [i for i in range(len(self.loops)) if i not in self.errors]
+
+    @property
+    def failure(self) -> Exception | None:
+        """A sentence on the SAEs that failed, if any did."""
+        if not self.errors:
+            return None
+        told = "; ".join(
+            f"number {i} at step {self.loops[i].step}: {str(error).rstrip('.') or type(error).__name__}"
+            for i, error in sorted(self.errors.items())
+        )
+        failure = RuntimeError(f"{len(self.errors)} of {len(self.loops)} SAEs failed ({told})")
+        failure.__cause__ = next(iter(self.errors.values()))
+        return failure
+
+    @property
+    def step(self) -> int:
+        return self._lead.step
+
+    @property
+    def tokens(self) -> int:
+        return self._lead.tokens
+
+    @property
+    def n_tokens(self) -> int:
+        return self._lead.n_tokens
+
+    @property
+    def n_steps(self) -> int:
+        return self._lead.n_steps
+
+    @property
+    def _lead(self) -> Loop:
+        """A loop that is as far as any."""
+        return max(self.loops, key=lambda loop: loop.tokens)
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, may_go_on: Callable[[], bool]) -> bool:
+        """Get all ready from the same first vectors; False if `may_go_on` said no."""
+        sample = self.vectors.sample(self.n_tokens, may_go_on)
+        if sample is None:
+            return False
+        for loop in self.loops:
+            loop.begin_from(sample)
+        return True
+
+    def take(self, batch: Batch) -> None:
+        """One step of each, on the same batch."""
+        alone = set(self.going)
+        for members, stack in list(self.stacks):
+            if self._take_together(members, stack, batch):
+                alone.difference_update(members)
+            else:
+                self.stacks.remove((members, stack))
+                for i in members:
+                    self.loops[i].note("stacked", True, False)
+        for i in sorted(alone):
+            self._guarded(i, lambda loop: loop.take(batch))
+        self._check_any_left()
+
+    def _take_together(self, members: Sequence[int], stack: Stack, batch: Batch) -> bool:
+        """One step of a stack; False, and nothing changed, if the device has no memory for all of them at once."""
+        going = [i for i in members if i not in self.errors]
+        if not going:
+            return True
+        steps = {i: self.loops[i].plan(batch) for i in going}
+        dead = {i: self.loops[i].begun().dead for i, step in steps.items() if step.revive}
+        with torch.no_grad():
+            x = stack.saes[0].scaled(steps[going[0]].x)
+        try:
+            found = stack.gradients(
+                x, [steps[i].knobs if i in steps else AT_REST for i in members], [dead.get(i) for i in members]
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        for i, (losses, gradients) in zip(members, found, strict=True):
+            if i in steps:
+                self._guarded(i, partial(_finish, step=steps[i], x=x, losses=losses, gradients=gradients))
+        return True
+
+    # ── rows, and what stays ──────────────────────────────────────────────────────────────────────────────────
+
+    def log_if_due(self) -> list[Row]:
+        """New rows of those for which it is time, each with the number of its SAE."""
+        return self._rows(Loop.log_if_due)
+
+    def log_rest(self) -> list[Row]:
+        """Rows of what was done since the last ones."""
+        return self._rows(Loop.log_rest)
+
+    def _rows(self, log: Callable[[Loop], list[Row]]) -> list[Row]:
+        rows = [{"sae": i, **row} for i in self.going for row in self._guarded(i, log) or []]
+        self._check_any_left()
+        return rows
+
+    def save_if_due(self) -> None:
+        """Write the checkpoints that are due."""
+        for i in self.going:
+            self._guarded(i, Loop.save_if_due)
+
+    def save(self) -> None:
+        """Write a checkpoint of each, in a folder of its own."""
+        for i in self.going:
+            self._guarded(i, Loop.save)
+
+    def fold(self) -> None:
+        """Leave each SAE in the units of the data, and in memory of its own."""
+        for loop in self.loops:
+            loop.fold()
+            own_memory(loop.sae)
+
+    def _guarded(self, i: int, act: Callable[[Loop], T]) -> T | None:
+        """What a loop gives; None if it fails: its error is kept, and the others go on."""
+        try:
+            return act(self.loops[i])
+        except Exception as error:
+            self.errors[i] = error
+            return None
+
+    def _check_any_left(self) -> None:
+        failure = self.failure
+        if failure is not None and not self.going:
+            raise failure
+
+
+def _finish(loop: Loop, step: Step, x: Tensor, losses: Losses, gradients: list[Tensor]) -> None:
+    """The rest of a step whose gradients are there."""
+    loop.begun().apply(x, x, losses, gradients, step.lr)
+    loop.took(step)
