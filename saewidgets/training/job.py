@@ -14,11 +14,12 @@ import torch
 from saewidgets.sae import SAE, SAEConfig, save_sae
 from saewidgets.sae.config import strict
 from saewidgets.training import checkpoints
+from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.distributed import Ranks, data_parallel, together
 from saewidgets.training.rank_loop import RankLoop, listed
-from saewidgets.training.run import OnMetrics, TrainingRun
+from saewidgets.training.run import TrainingRun
 from saewidgets.training.sharded import feature_sharded, whole_sae
 from saewidgets.training.start import resume_training, train
 

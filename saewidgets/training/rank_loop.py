@@ -90,7 +90,7 @@ class RankLoop(Loop):
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().restore(state, tensors)
-        steps = self._begun()
+        steps = self.begun()
         dead = steps.was_dead.nonzero().squeeze(1)
         any_dead = self.ranks.sum(torch.tensor(len(dead), device=dead.device)) if self.sharded else len(dead)
         steps.dead = dead if int(any_dead) else None
