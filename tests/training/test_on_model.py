@@ -81,16 +81,14 @@ def test_a_pruned_feature_stays_pruned() -> None:
 
 
 def test_a_sweep_runs_the_model_once_for_all(monkeypatch: Any, demo_model: Any, texts: list[str]) -> None:
-    from saewidgets.activations import stream
-
     forwards: list[int] = []
-    harvest = stream.harvest
+    harvest = stream.harvest_all
 
     def counted(*given: Any) -> Any:
         forwards.append(1)
         return harvest(*given)
 
-    monkeypatch.setattr(stream, "harvest", counted)
+    monkeypatch.setattr(stream, "harvest_all", counted)
     configs = [sw.SAEConfig(d_in=demo_model.cfg.d_model, d_sae=512, k=k) for k in (8, 16)]
     counts, prints = [], []
     for some in (configs, configs[:1]):
