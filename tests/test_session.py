@@ -21,6 +21,11 @@ def session() -> str:
     return found.group(1)
 
 
+def more_ways() -> str:
+    """The second Python block of the README."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
 def smaller(code: str, n_tokens: int, n_texts: int) -> str:
     """The same lines with smaller budgets; fails if the README no longer has what is made smaller here."""
     for old, new in {
@@ -82,3 +87,19 @@ def test_the_session_on_stories15m(tmp_path: Path, stories15m: Path) -> None:
 def test_the_session_on_smollm2(tmp_path: Path, smollm2_gguf: Path) -> None:
     code = on_another_model(smaller(session(), 4_000, 40), f"sw.load_model({str(smollm2_gguf)!r})")
     assert run(code, tmp_path).endswith("done\n")
+
+
+def test_the_other_ways_to_train(tmp_path: Path) -> None:
+    code = more_ways()
+    for old, new in {"1_000_000, ": "6_000, ", "200_000": "2_000", "500_000": "4_000", "2048": "512"}.items():
+        assert old in code, f"the README's block has no {old!r}"
+        code = code.replace(old, new)
+    first = """
+import saewidgets as sw
+acts = sw.ActivationStream(sw.load_model(), sw.load_texts()[:20], hook_name="blocks.2.hook_resid_post", batch_size=256)
+"""
+    last = "\nassert run.state == 'finished' and len(swept.table()) == 3\nprint(run.events)"
+    command = [sys.executable, "-c", first + code + last]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert " lr " in done.stdout
