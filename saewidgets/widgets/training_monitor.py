@@ -9,24 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
-from saewidgets.widgets._base import Answer, Params, SAEWidget, finite, sentence
+from saewidgets.widgets._base import Params, SAEWidget
+from saewidgets.widgets.training_monitor_view import TrainingMonitorView
 
 if TYPE_CHECKING:
     from saewidgets.training import TrainingRun
-
-COLUMNS = (
-    "step",
-    "tokens",
-    "epoch",
-    "seconds",
-    "loss",
-    "explained_variance",
-    "l0",
-    "ce_loss_recovered",
-    "dead_fraction",
-    "vectors_per_second",
-)
-"""What of a run's metrics travels to the screen, in this order."""
 
 OVER = ("finished", "stopped", "failed")
 """States that a run does not leave."""
@@ -35,84 +22,8 @@ FOLLOWED = ("state", "step", "progress", "_about")
 """The monitor's traits that only the run moves."""
 
 
-class TrainingMonitorView:
-    """What a monitor shows of one run, and what may be done to it. Plain Python.
-
-    Args:
-        run: The run; it may be at any point, and others may watch it too.
-    """
-
-    requests: ClassVar[tuple[str, ...]] = ("rows", "pause", "resume", "stop")
-
-    def __init__(self, run: TrainingRun) -> None:
-        self.run = run
-
-    def rows(self, since: int = 0) -> Answer:
-        """The logged rows from number `since` on.
-
-        Returns:
-            `since`, `columns` (names), `dead_window` (tokens; None before the first row), and the buffer float32
-            [rows, columns], NaN where a measure was not taken.
-
-        Raises:
-            ValueError: `since` is negative.
-        """
-        if since < 0:
-            raise ValueError(f"Rows are counted from 0, got since={since}.")
-        metrics = self.run.metrics
-        window = int(metrics["dead_window"].iloc[-1]) if len(metrics) else None
-        values = metrics.iloc[since:].reindex(columns=list(COLUMNS)).to_numpy("<f4")
-        return {"since": since, "columns": list(COLUMNS), "dead_window": window}, [values.tobytes()]
-
-    def pause(self) -> Answer:
-        """Pause the run; it acts within a step. Returns the state asked for."""
-        self.run.pause()
-        return {"state": self.run.state}, []
-
-    def resume(self) -> Answer:
-        """Let a paused run go on."""
-        self.run.resume()
-        return {"state": self.run.state}, []
-
-    def stop(self) -> Answer:
-        """End the run where it stands; what it has learned stays in `run.sae`."""
-        self.run.stop()
-        return {"state": self.run.state}, []
-
-    def progress(self) -> dict[str, Any]:
-        """How far the run is: small enough to be sent five times a second."""
-        now = self.run.progress
-        metrics = self.run.metrics
-        return {
-            "state": now.state,
-            "step": now.step,
-            "n_steps": now.n_steps,
-            "tokens": now.tokens,
-            "n_tokens": now.n_tokens,
-            "epoch": finite(now.epoch),
-            "n_epochs": finite(now.n_epochs),
-            "vectors_per_second": finite(now.vectors_per_second),
-            "seconds_left": finite(now.seconds_left),
-            "error": None if self.run.error is None else sentence(self.run.error),
-            "rows": len(metrics),
-            "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
-        }
-
-    def about(self) -> dict[str, Any]:
-        """What is trained, and on what: does not change while the run goes on."""
-        cfg, metadata = self.run.cfg, self.run.metadata
-        return {
-            "architecture": cfg.architecture,
-            "k": cfg.k if "topk" in cfg.architecture else None,
-            "d_in": cfg.d_in,
-            "d_sae": cfg.d_sae,
-            "hook_name": metadata.hook_name,
-            "model_name": metadata.model_name,
-        }
-
-
 class TrainingMonitor(SAEWidget):
-    """A run's curves as they grow, its progress, and buttons to pause it, let it go on and stop it.
+    """A run's curves as they grow, its progress, and what steers it: pause, go on, stop, and the settings of `run.set`.
 
     Args:
         run: What `sw.train` returned. Shown late, the monitor begins with all that has happened; several may watch
@@ -173,6 +84,7 @@ class TrainingMonitor(SAEWidget):
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         yield "rows", {"since": 0}
+        yield "events", {"since": 0}
 
     def snapshot(self) -> dict[str, Any]:
         self._update()

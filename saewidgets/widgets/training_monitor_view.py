@@ -1,0 +1,138 @@
+"""What a training monitor shows of a run, and what may be done to it: plain Python, without a screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from saewidgets.training.live import label
+from saewidgets.widgets._base import Answer, finite, sentence
+
+if TYPE_CHECKING:
+    from saewidgets.training import TrainingRun
+
+COLUMNS = (
+    "step",
+    "tokens",
+    "epoch",
+    "seconds",
+    "loss",
+    "explained_variance",
+    "l0",
+    "ce_loss_recovered",
+    "dead_fraction",
+    "vectors_per_second",
+)
+"""What of a run's metrics travels to the screen, in this order."""
+
+class TrainingMonitorView:
+    """What a monitor shows of one run, and what may be done to it. Plain Python.
+
+    Args:
+        run: The run; it may be at any point, and others may watch it too.
+    """
+
+    requests: ClassVar[tuple[str, ...]] = ("rows", "events", "change", "pause", "resume", "stop")
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+
+    def rows(self, since: int = 0) -> Answer:
+        """The logged rows from number `since` on.
+
+        Returns:
+            `since`, `columns` (names), `dead_window` (tokens; None before the first row), and the buffer float32
+            [rows, columns], NaN where a measure was not taken.
+
+        Raises:
+            ValueError: `since` is negative.
+        """
+        if since < 0:
+            raise ValueError(f"Rows are counted from 0, got since={since}.")
+        metrics = self.run.metrics
+        window = int(metrics["dead_window"].iloc[-1]) if len(metrics) else None
+        values = metrics.iloc[since:].reindex(columns=list(COLUMNS)).to_numpy("<f4")
+        return {"since": since, "columns": list(COLUMNS), "dead_window": window}, [values.tobytes()]
+
+    def events(self, since: int = 0) -> Answer:
+        """What was changed while the run went on, from event number `since` on.
+
+        Returns:
+            `since`, and `events`: of each its `step` and its `label`, "k 32 → 16". No buffers.
+
+        Raises:
+            ValueError: `since` is negative.
+        """
+        if since < 0:
+            raise ValueError(f"Events are counted from 0, got since={since}.")
+        events = self.run.events.to_dict("records")[since:]
+        told = [{"step": int(event["step"]), "label": _mark(event)} for event in events]
+        return {"since": since, "events": told}, []
+
+    def change(self, name: str, value: Any) -> Answer:
+        """Set `lr`, `sparsity`, `k` or `revive` of the run, from its next step on.
+
+        Returns:
+            `knobs`, all of them as they are set now. No buffers.
+
+        Raises:
+            ValueError: `run.set` does not take it; its sentence.
+            RuntimeError: the run is over.
+        """
+        try:
+            self.run.set(**{name: value})
+        except TypeError as error:  # to a reader a word where a number belongs is a wrong value like any other
+            raise ValueError(str(error)) from error
+        return {"knobs": self.run.knobs}, []
+
+    def pause(self) -> Answer:
+        """Pause the run; it acts within a step. Returns the state asked for."""
+        self.run.pause()
+        return {"state": self.run.state}, []
+
+    def resume(self) -> Answer:
+        """Let a paused run go on."""
+        self.run.resume()
+        return {"state": self.run.state}, []
+
+    def stop(self) -> Answer:
+        """End the run where it stands; what it has learned stays in `run.sae`."""
+        self.run.stop()
+        return {"state": self.run.state}, []
+
+    def progress(self) -> dict[str, Any]:
+        """How far the run is: small enough to be sent five times a second."""
+        now = self.run.progress
+        metrics = self.run.metrics
+        return {
+            "state": now.state,
+            "step": now.step,
+            "n_steps": now.n_steps,
+            "tokens": now.tokens,
+            "n_tokens": now.n_tokens,
+            "epoch": finite(now.epoch),
+            "n_epochs": finite(now.n_epochs),
+            "vectors_per_second": finite(now.vectors_per_second),
+            "seconds_left": finite(now.seconds_left),
+            "error": None if self.run.error is None else sentence(self.run.error),
+            "rows": len(metrics),
+            "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
+            "events": len(self.run.events),
+            "knobs": self.run.knobs,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What is trained, and on what: does not change while the run goes on."""
+        cfg, metadata = self.run.cfg, self.run.metadata
+        return {
+            "architecture": cfg.architecture,
+            "d_in": cfg.d_in,
+            "d_sae": cfg.d_sae,
+            "hook_name": metadata.hook_name,
+            "model_name": metadata.model_name,
+        }
+
+
+def _mark(event: dict[str, Any]) -> str:
+    """What was changed, in a few words; a learning rate that was yet to be chosen was no number before."""
+    old = event["old"]
+    return f"{event['name']} {event['new']:g}" if old is None or old != old else label(event)
