@@ -133,6 +133,11 @@ class TrainingMonitorView:
 
 
 def _mark(event: dict[str, Any]) -> str:
-    """What was changed, in a few words; a learning rate that was yet to be chosen was no number before."""
-    old = event["old"]
-    return f"{event['name']} {event['new']:g}" if old is None or old != old else label(event)
+    """What was changed, in a few words that fit beside a curve: "lr 0.00354 → 0.002", "revive on → off"."""
+    if isinstance(event["new"], bool):
+        return label({**event, **{name: "on" if event[name] else "off" for name in ("old", "new")}})
+    if event["old"] is None or event["old"] != event["old"]:  # a learning rate that was yet to be chosen
+        return f"{event['name']} {event['new']:g}"
+    if event["name"] in ("lr", "sparsity"):
+        return label({**event, **{name: float(f"{event[name]:.3g}") for name in ("old", "new")}})
+    return label(event)

@@ -154,6 +154,9 @@ def test_settings_are_changed_on_the_screen_and_marked(notebook: NotebookPage) -
     box.click()
     expect(box).not_to_be_checked()
     assert notebook.run_cell("run.knobs['revive']") == "False"
+    expect(root.locator("figure").first.locator(".sw-moment")).to_have_count(3)
+    notebook.page.mouse.move(2, 2)
+    root.locator(".sw-curves").focus()  # the definitions of what had the focus are gone from the pictures
     notebook.run_cell("run.resume()")
     notebook.wait_for("float(run.metrics.k.iloc[-1])", "8.0")
     rows = notebook.run_cell("len(run.metrics)")

@@ -17,8 +17,8 @@ import torch
 import traitlets
 
 import saewidgets as sw
-from saewidgets.training.metrics import COLUMNS as LOGGED
 from saewidgets.training.live import events_table
+from saewidgets.training.metrics import COLUMNS as LOGGED
 from saewidgets.widgets.training_monitor import TrainingMonitor
 from saewidgets.widgets.training_monitor_view import COLUMNS, TrainingMonitorView
 
@@ -172,6 +172,10 @@ def test_a_setting_reaches_the_run_and_shows_wherever_it_was_changed(run: Any, s
     marks = monitor.answer("events", {"since": 0})[0]["events"]
     assert marks == [{"step": 0, "label": "k 2 → 4"}, {"step": 1, "label": "lr 0.001"}]
     assert monitor.answer("events", {"since": 1}) == ({"since": 1, "events": marks[1:]}, [])
+    run.set(lr=0.000123456)
+    run.set(revive=False)
+    last = monitor.answer("events", {"since": 2})[0]["events"]
+    assert [event["label"] for event in last] == ["lr 0.001 → 0.000123", "revive on → off"]
     with pytest.raises(ValueError, match="counted from 0"):
         monitor.answer("events", {"since": -1})
     monitor._on_message(

@@ -88,7 +88,7 @@ export function Curve({ name, label, x, y, format, log = false, include = [], cl
         <b class={at === null ? "sw-mono" : "sw-mono sw-reading"}>{value === null ? three(null) : format(value)}</b>
       </figcaption>
       <div class="sw-plot">
-        <div class="sw-ends" style={{ height }} aria-hidden="true">
+        <div class="sw-ends" style={{ height: `${height}px` }} aria-hidden="true">
           <span>{rows.length ? format(high) : ""}</span>
           <span>{rows.length ? format(low) : ""}</span>
         </div>
@@ -122,7 +122,7 @@ export function Curve({ name, label, x, y, format, log = false, include = [], cl
               key={i}
               class="sw-moment-label"
               aria-hidden="true"
-              style={{ top: line * LINE, ...(share > 0.5 ? { right: `${(1 - share) * 100}%` } : { left: `${share * 100}%` }) }}
+              style={{ top: `${line * LINE}px`, ...(share > 0.5 ? { right: `${(1 - share) * 100}%` } : { left: `${share * 100}%` }) }}
             >
               {label}
             </span>

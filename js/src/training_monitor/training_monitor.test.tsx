@@ -45,7 +45,7 @@ function handMade(progress: object = {}, state: object = {}, events: object[] = 
       const { id, method, params } = content as { id: number; method: string; params: Record<string, any> };
       asked.push({ method, params });
       const there = (values.progress as typeof PROGRESS).rows;
-      const changes = { since: params.since, events: events.slice(params.since) };
+      const changes = { since: params.since, events: events.slice(params.since, (values.progress as typeof PROGRESS).events) };
       const { result, buffers } = method === "rows" ? piece(params.since, there, 1) : { result: method === "events" ? changes : {}, buffers: [] };
       const wrong = method === "change" && typeof params.value === "string" && `lr must be a number, got '${params.value}'.`;
       queueMicrotask(() => emit("msg:custom", wrong ? { kind: "error", id, message: wrong } : { kind: "answer", id, result }, buffers));
@@ -178,7 +178,7 @@ test("a number is sent as one, anything else as it was typed", () => {
 
 test("each change is a line with its label on every curve, and is said", async () => {
   const events = [{ step: 15, label: "k 32 \u2192 16" }, { step: 15, label: "lr 0.001 \u2192 0.0005" }];
-  const { model } = handMade({ rows: 4, events: 1 }, {}, events.slice(0, 1));
+  const { model } = handMade({ rows: 4, events: 1 }, {}, events);
   const { el } = mount(model);
   await vi.waitFor(() => expect(el.querySelectorAll(".sw-moment")).toHaveLength(6));
   expect(el.querySelectorAll<SVGLineElement>(".sw-moment")[3]!.getAttribute("x1")).toBe("40"); // a sixth of the way from 10 to 40
@@ -190,6 +190,9 @@ test("each change is a line with its label on every curve, and is said", async (
   expect(el.querySelector(".sw-foot")!.textContent).not.toContain("changed");
   group.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
   await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("changed before it: k 32 \u2192 16 at step 15"));
+  model.set("progress", { ...PROGRESS, rows: 4, events: 2 });
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-moment-label")).toHaveLength(12));
+  expect([...el.querySelectorAll<HTMLElement>(".sw-moment-label")].slice(0, 2).map(({ style }) => style.top)).toEqual(["0px", "12px"]);
 });
 
 test("events are appended in order, and many are counted", () => {
