@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
+from saewidgets.activations import check_fits, harvest
+from saewidgets.models import share, to_ids, vocabulary_of
 from saewidgets.training.live import label
-from saewidgets.widgets._base import Answer, finite, sentence
+from saewidgets.widgets._base import Answer, feature_in_range, finite, sentence, token_as_json
 
 if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
     from saewidgets.training import TrainingRun
 
 COLUMNS = (
@@ -29,12 +36,19 @@ class TrainingMonitorView:
 
     Args:
         run: The run; it may be at any point, and others may watch it too.
+        model: The bridge that the activations come from, to read a prompt at the run's snapshots; None does without.
+
+    Raises:
+        ValueError: the model has no such hook, or not of this size.
     """
 
-    requests: ClassVar[tuple[str, ...]] = ("rows", "events", "change", "pause", "resume", "stop")
+    requests: ClassVar[tuple[str, ...]] = ("rows", "events", "history", "change", "pause", "resume", "stop")
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: TrainingRun, model: TransformerBridge | None = None) -> None:
         self.run = run
+        if model is not None:
+            self.site = check_fits(run.sae, model)
+        self.model = None if model is None else share(model)
 
     def rows(self, since: int = 0) -> Answer:
         """The logged rows from number `since` on.
@@ -67,6 +81,47 @@ class TrainingMonitorView:
         events = self.run.events.to_dict("records")[since:]
         told = [{"step": int(event["step"]), "label": _mark(event)} for event in events]
         return {"since": since, "events": told}, []
+
+    @torch.no_grad()
+    def history(self, prompt: str, steps: Sequence[int], feature: int | None = None) -> Answer:
+        """How strongly a feature fires on each of the prompt's n tokens, at each of some snapshots of the run.
+
+        `feature`: None takes the one that fires most strongly on the prompt at the last of `steps`.
+
+        Returns:
+            `tokens` (text, special, hex), `feature`, `steps`, and the buffers values float32 [steps, n] and strongest
+            int32 [steps, n], the strongest feature of each token at each step. What the SAE leaves out has 0.
+
+        Raises:
+            ValueError: the monitor has no model, a step is not one of the run's snapshots, the prompt is empty or
+                longer than the model's context.
+            traitlets.TraitError: there is no such feature.
+        """
+        if self.model is None:
+            raise ValueError("This monitor has no model to read a prompt with: TrainingMonitor(run, model=model).")
+        if not steps:
+            raise ValueError("The run has no snapshot yet to read the prompt with.")
+        feature_in_range(feature, self.run.cfg.d_sae)
+        metadata = self.run.metadata
+        ids = to_ids(self.model, prompt, prepend_bos=metadata.prepend_bos)
+        x = harvest(self.model, ids, self.site)[0].float().cpu()
+        values: list[torch.Tensor] = []
+        strongest: list[torch.Tensor] = []
+        for step in sorted(steps, reverse=True):  # the last one first: it may have to choose the feature
+            sae = self.run.sae_at(step)
+            f = sae.encode(x.to(sae.W_dec.dtype)).float()
+            f[[at for at in metadata.excluded_positions if at < len(f)]] = 0.0
+            if feature is None:
+                feature = int(f.amax(0).argmax())
+            values.insert(0, f[:, feature])
+            strongest.insert(0, f.argmax(-1))
+        result = {
+            "tokens": [token_as_json(token) for token in vocabulary_of(self.model).display(ids[0].tolist())],
+            "feature": feature,
+            "steps": sorted(steps),
+        }
+        buffers = [torch.stack(values).numpy().astype("<f4"), torch.stack(strongest).numpy().astype("<i4")]
+        return result, [buffer.tobytes() for buffer in buffers]
 
     def change(self, name: str, value: Any) -> Answer:
         """Set `lr`, `sparsity`, `k` or `revive` of the run, from its next step on.
@@ -129,6 +184,7 @@ class TrainingMonitorView:
             "d_sae": cfg.d_sae,
             "hook_name": metadata.hook_name,
             "model_name": metadata.model_name,
+            "reads": self.model is not None,
         }
 
 

@@ -47,6 +47,7 @@ class RunByHand:
         self._rows: list[dict[str, float]] = []
         self._events: list[dict[str, Any]] = []
         self.knobs: dict[str, Any] = {"lr": None, "sparsity": None, "k": 2, "revive": True}
+        self.snapshots: list[int] = []
         self.cfg = sw.SAEConfig(d_in=8, d_sae=16, k=2)
         self.metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
 
@@ -300,3 +301,55 @@ def test_a_real_run_is_paused_shown_late_and_finished() -> None:
     with pytest.raises(RuntimeError, match="The run is over"):
         late.answer("change", {"name": "k", "value": 4})
     assert run.callback_errors == []
+
+
+def test_looking_back_is_two_way_and_only_at_what_there_is(run: Any, sent: list[dict[str, Any]]) -> None:
+    run.snapshots = [10, 20]
+    monitor = TrainingMonitor(run, snapshot_step=10, feature=3)
+    assert (monitor.snapshot_step, monitor._snapshots) == (10, [10, 20])
+    monitor.set_state({"snapshot_step": 20})  # as the browser would
+    assert monitor.snapshot_step == 20
+    monitor.set_state({"snapshot_step": 21})
+    refused = "There is no snapshot of step 21. There are snapshots of steps: 10, 20."
+    assert monitor.snapshot_step == 20 and sent[-1] == {"kind": "refused", "message": refused}
+    with pytest.raises(traitlets.TraitError, match="no feature #16"):
+        monitor.feature = 16
+    with pytest.raises(ValueError, match="has no model"):
+        monitor.answer("history", {"prompt": "Once", "steps": [10]})
+    run.snapshots = [10, 20, 30]
+    run.tell()
+    assert monitor._snapshots == [10, 20, 30]
+
+
+def test_a_prompt_is_read_at_each_snapshot() -> None:
+    model = sw.load_model()
+    acts = sw.ActivationStream(model, sw.load_texts()[:40], hook_name="blocks.0.hook_resid_post", batch_size=200)
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=64, k=4))
+    run = sw.train(sae, acts, sw.TrainConfig(n_tokens=2_000, n_snapshots=2, n_logs=4))
+    run.wait(60)
+    monitor = TrainingMonitor(run, model=model, prompt="Once upon a bridge")
+    steps = run.snapshots
+    assert len(steps) == 2 and monitor._snapshots == steps
+    (answer,) = [one for one in monitor.snapshot()["answers"] if one["method"] == "history"]
+    assert answer["params"] == {"prompt": "Once upon a bridge", "feature": None, "steps": steps}
+    result = answer["result"]
+    n = len(result["tokens"])
+    values = np.frombuffer(answer["buffers"][0], "<f4").reshape(2, n)
+    strongest = np.frombuffer(answer["buffers"][1], "<i4").reshape(2, n)
+    for row, step in enumerate(steps):  # as a heatmap of that SAE shows it
+        heatmap = sw.TokenHeatmap(run.sae_at(step), model, monitor.prompt)
+        _, (exact,) = heatmap.answer("values", {"prompt": monitor.prompt, "features": [result["feature"]]})
+        assert values[row] == pytest.approx(np.frombuffer(exact, "<f4"), rel=1e-4, abs=1e-5)
+    assert values[1].max() > 0 and result["feature"] == strongest[1][values[1].argmax()]
+    assert values[0][0] == values[1][0] == 0  # BOS, which the SAE leaves out
+    with pytest.raises(ValueError, match="no snapshot of step 3"):
+        monitor.answer("history", {"prompt": "Once", "steps": [3]})
+    with pytest.raises(ValueError, match="hook"):
+        TrainingMonitor(_of_another_hook(run), model=model)
+
+
+def _of_another_hook(run: Any) -> Any:
+    other = RunByHand()
+    other.sae = run.sae.clone()  # type: ignore[attr-defined]
+    other.sae.metadata = sw.SAEMetadata(hook_name="blocks.99.hook_resid_post")  # type: ignore[attr-defined]
+    return other

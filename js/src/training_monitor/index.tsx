@@ -1,10 +1,11 @@
 import { useEffect, useState } from "preact/hooks";
-import { Curve, measuredAt } from "../shared/curve";
+import { Curve, measuredAt, nearestRow } from "../shared/curve";
 import { count, duration, percent, short, three } from "../shared/format";
 import { useLive, usePlace, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
 import { Knobs } from "./Knobs";
+import { codeOf, LookBack, Prompt } from "./LookBack";
 import css from "./look.css";
 import { append, appendMarks, type Mark, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "./rows";
 import { type About, epochOf, isOver, pictureOf, type Progress, rowOf, stateOf } from "./said";
@@ -40,7 +41,12 @@ function TrainingMonitor() {
   const [rows, missing] = useGrowing("rows", progress.rows, NO_ROWS, append);
   const [{ marks }, unmarked] = useGrowing("events", progress.events, NO_MARKS, appendMarks);
   const [at, setAt] = useState<number | null>(null);
-  const reading = at !== null && at < rows.n ? at : null;
+  const [steps] = useTrait<number[]>("_snapshots");
+  const [snapshot, setSnapshot] = useTrait<number | null>("snapshot_step");
+  const [prompt] = useTrait<string>("prompt");
+  const [feature] = useTrait<number | null>("feature");
+  const back = snapshot === null ? null : nearestRow(rows.columns.step ?? EMPTY, snapshot);
+  const reading = at !== null && at < rows.n ? at : back;
   const seconds = rows.n ? rows.columns.seconds![rows.n - 1]! : null;
   const silent = useSilence(progress);
   const failed = progress.state === "failed";
@@ -71,6 +77,11 @@ function TrainingMonitor() {
       <Status />
       <Knobs progress={progress} />
       <Curves rows={rows} marks={marks} at={reading} onAt={setAt} />
+      {steps.length > 0 && <LookBack steps={steps} step={snapshot} onStep={setSnapshot} />}
+      {about.reads && steps.length > 0 && <Prompt steps={steps} step={snapshot} />}
+      <Foot code={snapshot === null ? undefined : codeOf(snapshot, prompt, feature)}>
+        {reading !== null ? rowOf(rows, reading, marks) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1, [])}; point at a curve to read all of them` : "The first row comes soon."}
+      </Foot>
     </div>
   );
 }
@@ -167,7 +178,15 @@ function Buttons({ progress }: { progress: Progress }) {
   );
 }
 
-function Curves({ rows, marks, at, onAt }: { rows: Rows; marks: readonly Mark[]; at: number | null; onAt: (row: number | null) => void }) {
+interface Shown {
+  rows: Rows;
+  marks: readonly Mark[];
+  /** The row being read. */
+  at: number | null;
+  onAt: (row: number | null) => void;
+}
+
+function Curves({ rows, marks, at, onAt }: Shown) {
   const x = rows.columns.step ?? EMPTY;
   const onKeyDown = (event: KeyboardEvent) => {
     const last = rows.n - 1;
@@ -205,9 +224,6 @@ function Curves({ rows, marks, at, onAt }: { rows: Rows; marks: readonly Mark[];
           />
         ))}
       </div>
-      <Foot>
-        {at !== null ? rowOf(rows, at, marks) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1, [])}; point at a curve to read all of them` : "The first row comes soon."}
-      </Foot>
       <span class="sw-hidden" aria-live="polite">{at !== null && rowOf(rows, at, marks)}</span>
     </>
   );

@@ -35,6 +35,8 @@ export interface About {
   d_sae: number;
   hook_name: string | null;
   model_name: string | null;
+  /** Whether there is a model to read a prompt with. */
+  reads: boolean;
 }
 
 export function isOver({ state }: Progress): boolean {

@@ -3,6 +3,7 @@ import { extent, measuredAt, nearestRow, place } from "../shared/curve";
 import type { Model } from "../shared/transport";
 import monitor from "./index";
 import { typed } from "./Knobs";
+import { codeOf } from "./LookBack";
 import { append, appendMarks, NO_MARKS, NO_ROWS } from "./rows";
 import { pictureOf } from "./said";
 
@@ -24,11 +25,11 @@ const PROGRESS = {
   vectors_per_second: 38_123, seconds_left: 15, error: null, rows: 2, skipped_steps: 0,
   events: 0, knobs: { lr: 0.001, sparsity: null, k: 32, revive: true } as Record<string, unknown>,
 };
-const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null };
+const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false };
 
 /** A model of the host's kind: it keeps who listens, and answers what is asked as a kernel with `there` rows would. */
 function handMade(progress: object = {}, state: object = {}, events: object[] = []) {
-  const values: Record<string, unknown> = { progress: { ...PROGRESS, ...progress }, _about: ABOUT, _live: true, ...state };
+  const values: Record<string, unknown> = { progress: { ...PROGRESS, ...progress }, _about: ABOUT, _live: true, _snapshots: [], snapshot_step: null, prompt: "a b", feature: null, ...state };
   const heard = new Map<string, Set<(...given: unknown[]) => void>>();
   const asked: { method: string; params: Record<string, any> }[] = [];
   const emit = (event: string, ...given: unknown[]) => [...(heard.get(event) ?? [])].forEach((callback) => callback(...given));
@@ -46,6 +47,12 @@ function handMade(progress: object = {}, state: object = {}, events: object[] = 
       asked.push({ method, params });
       const there = (values.progress as typeof PROGRESS).rows;
       const changes = { since: params.since, events: events.slice(params.since, (values.progress as typeof PROGRESS).events) };
+      if (method === "history") {
+        const numbers = [new Float32Array([0, 1, 0, 4]), new Int32Array([7, 8, 9, 5])].map((those) => new DataView(those.buffer));
+        const history = { tokens: [{ text: "a" }, { text: " b" }], feature: params.feature ?? 5, steps: params.steps };
+        queueMicrotask(() => emit("msg:custom", { kind: "answer", id, result: history }, numbers));
+        return;
+      }
       const { result, buffers } = method === "rows" ? piece(params.since, there, 1) : { result: method === "events" ? changes : {}, buffers: [] };
       const wrong = method === "change" && typeof params.value === "string" && `lr must be a number, got '${params.value}'.`;
       queueMicrotask(() => emit("msg:custom", wrong ? { kind: "error", id, message: wrong } : { kind: "answer", id, result }, buffers));
@@ -209,6 +216,38 @@ test("labels that would run into each other go a line down, and none is written 
   expect(lines(0.1, 0.15, 0.2)).toEqual([0, 1, 2]);
   expect(lines(0.45, 0.55)).toEqual([0, 1]); // one to the right, one to the left: they would cross
   expect(lines(...Array<number>(7).fill(0.3))).toEqual([0, 1, 2, 3, 4, null, null]);
+});
+
+test("looking back reads the nearest row in all curves, and the prompt at that snapshot on one scale", async () => {
+  const { model, asked } = handMade({ rows: 6 }, { _snapshots: [20, 50], _about: { ...ABOUT, reads: true } });
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token")).toHaveLength(2));
+  expect(asked.filter(({ method }) => method === "history")).toEqual([{ method: "history", params: { prompt: "a b", feature: null, steps: [20, 50] } }]);
+  expect(el.textContent).toContain("at step 50, the strongest on this prompt at the last snapshot");
+  const labels = () => [...el.querySelectorAll(".sw-token")].map((token) => token.getAttribute("aria-label"));
+  expect(labels()[1]).toContain("activation 4");
+  const slider = el.querySelector<HTMLInputElement>(".sw-back input")!;
+  expect([slider.max, slider.value, slider.getAttribute("aria-valuetext")]).toEqual(["2", "2", "now"]);
+  slider.value = "0";
+  slider.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  await vi.waitFor(() => expect(labels()[1]).toContain("activation 1"));
+  expect(model.get("snapshot_step")).toBe(20);
+  expect(slider.getAttribute("aria-valuetext")).toBe("step 20");
+  expect(el.querySelectorAll("figcaption b")[1]!.textContent).toBe("0.100"); // explained variance of the row of step 20
+  expect(el.querySelector(".sw-foot")!.textContent).toContain("step 20, 2k tokens");
+  expect(el.querySelector(".sw-scale")!.textContent).toContain("4"); // the same at every snapshot
+  el.querySelectorAll<HTMLElement>(".sw-token")[1]!.click();
+  expect(model.get("feature")).toBe(8); // the strongest there at step 20
+  model.set("snapshot_step", null); // from Python
+  await vi.waitFor(() => expect(slider.value).toBe("2"));
+});
+
+test("what is looked at can be had as code, without a model too", async () => {
+  const { el } = mount(handMade({ rows: 6 }, { _snapshots: [20], snapshot_step: 20, feature: 3 }).model);
+  expect(el.querySelector(".sw-read")).toBeNull();
+  expect(button(el, "copy as code")).toBeDefined();
+  expect(codeOf(20, "a \"b\"", 3)).toBe('sw.TokenHeatmap(run.sae_at(20), model, prompt="a \\"b\\"", feature=3)');
+  expect(mount(handMade({ rows: 6 }).model).el.querySelector(".sw-back")).toBeNull(); // no snapshot, no slider
 });
 
 test("what is read aloud changes at each tenth, not with each row", async () => {
