@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         FeatureBrowser,
         FeatureDashboard,
         SteeringPanel,
+        SweepMonitor,
         TokenHeatmap,
         TrainingMonitor,
     )
@@ -66,6 +67,7 @@ _ROOM_OF = {
     "FeatureBrowser": "widgets",
     "FeatureDashboard": "widgets",
     "SteeringPanel": "widgets",
+    "SweepMonitor": "widgets",
     "TokenHeatmap": "widgets",
     "TrainingMonitor": "widgets",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "SAEMetadata",
     "Scale",
     "SteeringPanel",
+    "SweepMonitor",
     "SweepRun",
     "TokenHeatmap",
     "TrainConfig",

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from saewidgets.widgets.feature_browser import FeatureBrowser
     from saewidgets.widgets.feature_dashboard import FeatureDashboard
     from saewidgets.widgets.steering_panel import SteeringPanel
+    from saewidgets.widgets.sweep_monitor import SweepMonitor
     from saewidgets.widgets.token_heatmap import TokenHeatmap
     from saewidgets.widgets.training_monitor import TrainingMonitor
 
-__all__ = ["FeatureBrowser", "FeatureDashboard", "SteeringPanel", "TokenHeatmap", "TrainingMonitor"]
+__all__ = ["FeatureBrowser", "FeatureDashboard", "SteeringPanel", "SweepMonitor", "TokenHeatmap", "TrainingMonitor"]
 
 _HOME = {
     "FeatureBrowser": "feature_browser",
     "FeatureDashboard": "feature_dashboard",
     "SteeringPanel": "steering_panel",
+    "SweepMonitor": "sweep_monitor",
     "TokenHeatmap": "token_heatmap",
     "TrainingMonitor": "training_monitor",
 }

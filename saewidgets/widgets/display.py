@@ -21,8 +21,10 @@ def training_run(run: TrainingRun) -> Bundle:
 
 
 def sweep_run(run: SweepRun) -> Bundle:
-    """Its plot, as it is at this moment."""
-    return {**run.plot()._repr_mimebundle_(), "text/plain": repr(run)}
+    """A SweepMonitor."""
+    from saewidgets.widgets.sweep_monitor import SweepMonitor
+
+    return _of(SweepMonitor(run), repr(run))
 
 
 def feature_index(index: FeatureIndex) -> Bundle:

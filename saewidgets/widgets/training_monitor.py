@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
-from saewidgets.widgets._base import Params, SAEWidget, Text, feature_in_range
+from saewidgets.widgets._base import Params, Text, feature_in_range
+from saewidgets.widgets._following import FollowingWidget
 from saewidgets.widgets.training_monitor_view import TrainingMonitorView
 
 if TYPE_CHECKING:
@@ -17,14 +16,7 @@ if TYPE_CHECKING:
 
     from saewidgets.training import TrainingRun
 
-OVER = ("finished", "stopped", "failed")
-"""States that a run does not leave."""
-
-FOLLOWED = ("state", "step", "progress", "_about", "_snapshots")
-"""The monitor's traits that only the run moves."""
-
-
-class TrainingMonitor(SAEWidget):
+class TrainingMonitor(FollowingWidget):
     """A run's curves as they grow, its progress, and what steers it: pause, go on, stop, and the settings of `run.set`.
 
     Args:
@@ -42,19 +34,14 @@ class TrainingMonitor(SAEWidget):
     """
 
     bundle_name: ClassVar[str] = "training_monitor"
+    followed: ClassVar[tuple[str, ...]] = (*FollowingWidget.followed, "_snapshots")
 
-    state = traitlets.Unicode(read_only=True, help="running, paused, finished, stopped or failed.").tag(sync=True)
-    step = traitlets.Int(0, read_only=True, help="Training steps done.").tag(sync=True)
-    progress = traitlets.Dict(read_only=True, help="How far the run is, and its number of rows.").tag(sync=True)
     prompt = Text("", help="The text read at each snapshot.").tag(sync=True)
     feature = traitlets.Int(None, allow_none=True, help="The feature that gives the colour.").tag(sync=True)
     snapshot_step = traitlets.Int(None, allow_none=True, help="The snapshot looked back at.").tag(sync=True)
-    _about = traitlets.Dict(read_only=True).tag(sync=True)
     _snapshots = traitlets.List(traitlets.Int(), read_only=True).tag(sync=True)
 
     _view: TrainingMonitorView
-    _unsubscribe: Callable[[], None] | None = None
-
     def __init__(
         self,
         run: TrainingRun,
@@ -63,14 +50,8 @@ class TrainingMonitor(SAEWidget):
         prompt: str = "Once upon a time",
         **options: Any,
     ) -> None:
-        self._turn = threading.RLock()
         self._run = run
         super().__init__(TrainingMonitorView(run, model), prompt=prompt, **options)
-        self.set_trait("_about", self._view.about())
-        self._unsubscribe = _follow(run, self)
-        self.comm.on_close(_end_of(self))
-        self._update()
-
     @classmethod
     def options(cls) -> list[str]:
         return ["feature", "prompt", "snapshot_step", "layout"]
@@ -88,33 +69,8 @@ class TrainingMonitor(SAEWidget):
             raise traitlets.TraitError(f"There is no snapshot of step {value}. There are snapshots of steps: {there}.")
         return value
 
-    def _update(self) -> None:
-        """Take over how far the run is. Called from the training thread, at most five times a second."""
-        with self._turn:  # read and written in one go: what was read first may not be written last
-            now = self._view.progress()
-            self.set_trait("step", now["step"])
-            self.set_trait("progress", now)
-            self.set_trait("_snapshots", self._run.snapshots)
-            self.set_trait("state", now["state"])
-        if now["state"] in OVER:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """State set by the browser: what follows the run cannot be set there either, and goes back to what holds."""
-        followed = [name for name in sync_data if name in FOLLOWED]
-        if followed:
-            self.send({"kind": "refused", "message": f"{followed[0]} follows the run; use pause, go on and stop."})
-            self.send_state(key=followed)
-        super().set_state({name: value for name, value in sync_data.items() if name not in FOLLOWED})
-
-    def close(self) -> None:
-        """Let go of the run, which goes on, and of the screen."""
-        self._let_go()
-        super().close()
+    def _take_over(self) -> None:
+        self.set_trait("_snapshots", self._run.snapshots)
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         yield "rows", {"since": 0}
@@ -123,9 +79,7 @@ class TrainingMonitor(SAEWidget):
             yield "history", {"prompt": self.prompt, "feature": self.feature, "steps": list(self._snapshots)}
 
     def snapshot(self) -> dict[str, Any]:
-        self._update()
         taken = super().snapshot()
-        taken["state"].update(self.get_state(list(FOLLOWED)))
         for answer in taken["answers"]:
             if answer["method"] == "history":  # the run may have gone on since
                 taken["state"]["_snapshots"] = answer["params"]["steps"]
@@ -133,34 +87,3 @@ class TrainingMonitor(SAEWidget):
 
     def shown(self) -> dict[str, Any]:
         return {name: self._about[name] for name in ("architecture", "d_sae", "hook_name")}
-
-
-def _follow(run: TrainingRun, monitor: TrainingMonitor) -> Callable[[], None]:
-    """Tell a monitor how far the run is, until the run is over or the monitor is closed.
-
-    ipywidgets keeps every widget that has a comm for as long as the kernel lives, so a monitor that nobody looks at any
-    more is told too while the run goes on; the run itself holds only a weak reference.
-    """
-    watched = weakref.ref(monitor)
-
-    def hear(_run: object) -> None:
-        shown = watched()
-        if shown is None:
-            unsubscribe()
-        else:
-            shown._update()
-
-    unsubscribe: Callable[[], None] = run.subscribe(hear)
-    return unsubscribe
-
-
-def _end_of(monitor: TrainingMonitor) -> Callable[[object], None]:
-    """What happens when the browser closes the comm: nobody can see the monitor any more."""
-    watched = weakref.ref(monitor)
-
-    def ended(_message: object) -> None:
-        shown = watched()
-        if shown is not None:
-            shown._let_go()
-
-    return ended

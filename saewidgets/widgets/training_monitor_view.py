@@ -10,7 +10,8 @@ import torch
 from saewidgets.activations import check_fits, harvest
 from saewidgets.models import share, to_ids, vocabulary_of
 from saewidgets.training.live import label
-from saewidgets.widgets._base import Answer, feature_in_range, finite, sentence, token_as_json
+from saewidgets.widgets._base import Answer, feature_in_range, token_as_json
+from saewidgets.widgets._following import RunView
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -31,7 +32,7 @@ COLUMNS = (
 )
 """What of a run's metrics travels to the screen, in this order."""
 
-class TrainingMonitorView:
+class TrainingMonitorView(RunView):
     """What a monitor shows of one run, and what may be done to it. Plain Python.
 
     Args:
@@ -42,10 +43,10 @@ class TrainingMonitorView:
         ValueError: the model has no such hook, or not of this size.
     """
 
-    requests: ClassVar[tuple[str, ...]] = ("rows", "events", "history", "change", "pause", "resume", "stop")
+    requests: ClassVar[tuple[str, ...]] = (*RunView.requests, "events", "history", "change")
 
     def __init__(self, run: TrainingRun, model: TransformerBridge | None = None) -> None:
-        self.run = run
+        super().__init__(run)
         if model is not None:
             self.site = check_fits(run.sae, model)
         self.model = None if model is None else share(model)
@@ -139,36 +140,11 @@ class TrainingMonitorView:
             raise ValueError(str(error)) from error
         return {"knobs": self.run.knobs}, []
 
-    def pause(self) -> Answer:
-        """Pause the run; it acts within a step. Returns the state asked for."""
-        self.run.pause()
-        return {"state": self.run.state}, []
-
-    def resume(self) -> Answer:
-        """Let a paused run go on."""
-        self.run.resume()
-        return {"state": self.run.state}, []
-
-    def stop(self) -> Answer:
-        """End the run where it stands; what it has learned stays in `run.sae`."""
-        self.run.stop()
-        return {"state": self.run.state}, []
-
     def progress(self) -> dict[str, Any]:
         """How far the run is: small enough to be sent five times a second."""
-        now = self.run.progress
         metrics = self.run.metrics
         return {
-            "state": now.state,
-            "step": now.step,
-            "n_steps": now.n_steps,
-            "tokens": now.tokens,
-            "n_tokens": now.n_tokens,
-            "epoch": finite(now.epoch),
-            "n_epochs": finite(now.n_epochs),
-            "vectors_per_second": finite(now.vectors_per_second),
-            "seconds_left": finite(now.seconds_left),
-            "error": None if self.run.error is None else sentence(self.run.error),
+            **super().progress(),
             "rows": len(metrics),
             "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
             "events": len(self.run.events),

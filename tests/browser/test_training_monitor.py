@@ -193,6 +193,30 @@ def test_curves_grow_and_pause_is_heard_while_a_cell_waits(open_notebook: Callab
     assert page.run_cell("print(run.state)") == "stopped"
 
 
+def test_a_sweep_shows_all_its_saes_as_they_train(open_notebook: Callable[..., NotebookPage]) -> None:
+    configs = "[sw.SAEConfig(d_in=32, d_sae=256, k=k) for k in (2, 4, 8)]"
+    cell = f"sweep = sw.sweep(Stream(), {configs}, sw.TrainConfig(n_tokens=100_000))\nsweep"
+    page = open_notebook([RUN.split("stream, run =")[0], cell], scale=2)
+    page.run_all()
+    root = monitor(page, 1)
+    expect(root).to_contain_text("3 SAEs")
+    expect(root.locator("figure").nth(1).locator(".sw-line").nth(2)).to_have_attribute(
+        "d", _longer_than(3), timeout=30_000
+    )
+    expect(root.locator(".sw-point")).to_have_count(3)
+    root.get_by_role("button", name="SAE 1: k=4").click()
+    expect(root.locator(".sw-line.sw-strong")).to_have_count(3)
+    root.get_by_role("button", name="pause").click()
+    page.wait_for("print(sweep.state)", "paused")
+    for theme in ("dark", "light"):
+        page.set_theme(theme)
+        page.screenshot(f"sweep_monitor_{theme}", root)
+    root.get_by_role("button", name="stop").click()
+    expect(root).to_contain_text("Stopped at step")
+    assert page.run_cell("print(sweep.state)") == "stopped"
+    assert page.console_errors == []
+
+
 def test_a_failed_run_says_why(open_notebook: Callable[..., NotebookPage]) -> None:
     page = open_notebook([RUN.replace("stream, run = start(200_000)", "stream, run = start(40_000)")])
     page.run_all()

@@ -39,6 +39,12 @@ function shade(hue: Rgb, alpha: number, theme: Theme): Shade | null {
   return { background: css(ground), color: css(text) };
 }
 
+/** Black or white, whichever reads better on a colour written as #rrggbb. */
+export function inkOn(hex: string): string {
+  const ground = [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as unknown as Rgb;
+  return css(contrast(ground, INK) >= contrast(ground, PAPER) ? INK : PAPER);
+}
+
 /** WCAG contrast of two colours, 1 to 21. */
 export function contrast(a: Rgb, b: Rgb): number {
   const [bright, dim] = [luminance(a), luminance(b)].sort((x, y) => y - x) as [number, number];

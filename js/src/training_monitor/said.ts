@@ -3,7 +3,8 @@
 import { count, duration, percent, short, three } from "../shared/format";
 import type { Mark, Rows } from "./rows";
 
-export interface Progress {
+/** How far anything that runs is. */
+export interface Moving {
   state: "running" | "paused" | "finished" | "stopped" | "failed";
   step: number;
   n_steps: number;
@@ -14,6 +15,9 @@ export interface Progress {
   vectors_per_second: number | null;
   seconds_left: number | null;
   error: string | null;
+}
+
+export interface Progress extends Moving {
   rows: number;
   skipped_steps: number;
   /** How many changes were made while it ran. */
@@ -39,7 +43,7 @@ export interface About {
   reads: boolean;
 }
 
-export function isOver({ state }: Progress): boolean {
+export function isOver({ state }: Moving): boolean {
   return state === "finished" || state === "stopped" || state === "failed";
 }
 
@@ -62,7 +66,7 @@ export function stateOf(progress: Progress, seconds: number | null): string {
 }
 
 /** "epoch 3 of 4.1": rounds over the text, the current one counted from 1. */
-export function epochOf({ epoch, n_epochs }: Progress): string | null {
+export function epochOf({ epoch, n_epochs }: Moving): string | null {
   if (epoch === null || n_epochs === null) return null;
   const round = Math.min(Math.floor(epoch) + 1, Math.max(1, Math.ceil(n_epochs)));
   return `epoch ${round} of ${Number(n_epochs.toFixed(1))}`;

@@ -1,0 +1,181 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { count, percent, short, three } from "../shared/format";
+import { usePlace, useTrait, widget } from "../shared/host";
+import { Foot, Status } from "../shared/parts";
+import { Term, type TermName } from "../shared/terms";
+import { Buttons, Going } from "../training_monitor/Going";
+import monitorCss from "../training_monitor/look.css";
+import { NO_ROWS, type Rows } from "../training_monitor/rows";
+import { Frontier } from "./Frontier";
+import { Lines, strength } from "./Lines";
+import css from "./look.css";
+import { type About, appendAll, type Piece, pictureOf, type Progress, valueAt } from "./runs";
+
+const KEYS = "Left and Right read the curves row by row, Home and End go to the first and last row, Esc lets go; Enter on a number draws that SAE strong, ? shows these keys";
+
+const thousandths = (value: number) => (Number.isFinite(value) ? value.toFixed(3).replace("-", "\u2212") : "\u2013");
+
+const COLUMNS: readonly { column: string; name: TermName; format: (value: number) => string }[] = [
+  { column: "l0", name: "L0", format: three },
+  { column: "explained_variance", name: "explained variance", format: thousandths },
+  { column: "ce_loss_recovered", name: "CE loss recovered", format: thousandths },
+  { column: "dead_fraction", name: "dead features", format: percent },
+  { column: "loss", name: "loss", format: three },
+];
+
+function SweepMonitor() {
+  const [progress] = useTrait<Progress>("progress");
+  const [about] = useTrait<About>("_about");
+  const [chosen, setChosen] = useTrait<number | null>("sae");
+  const [rows, missing] = useAllRows(progress.rows);
+  const [at, setAt] = useState<number | null>(null);
+  const { saes } = about;
+  const choose = (sae: number) => setChosen(sae === chosen ? null : sae);
+  const values = (column: string) => rows.map((own) => valueAt(own, column, at));
+  const longest = rows.reduce((a, b) => (b.n > a.n ? b : a), NO_ROWS);
+  const window = rows.find(({ deadWindow }) => deadWindow)?.deadWindow;
+  const drawn = { saes, rows, chosen, at, onAt: setAt };
+  return (
+    <div class="sw-monitor">
+      <div class="sw-row">
+        <span class="sw-title">{count(saes.length)} SAEs</span>
+        <span class="sw-muted">
+          {about.hook_name ? <>on <span class="sw-mono">{about.hook_name}</span></> : `on vectors of size ${count(about.d_in)}`}
+          {about.model_name && ` of ${about.model_name}`}
+        </span>
+        <span class="sw-spacer" />
+        <span>{short(progress.tokens)} of {short(progress.n_tokens)} tokens</span>
+      </div>
+      <div class="sw-row sw-going">
+        <Going progress={progress} />
+        <Buttons progress={progress} />
+      </div>
+      <p class={`sw-status ${progress.state === "failed" ? "sw-status-error" : ""}`} role={progress.state === "failed" ? "alert" : "status"}>
+        {stateOf(progress)}
+      </p>
+      {missing && <p class="sw-status sw-status-error" role="alert">{missing}</p>}
+      <Status />
+      <div
+        class="sw-curves sw-sweep"
+        tabIndex={0}
+        role="group"
+        aria-label={`Curves of the sweep. ${pictureOf(saes, rows, at)} Left and right arrow read them row by row.`}
+        onBlur={() => setAt(null)}
+        onKeyDown={(event) => {
+          if (event.target !== event.currentTarget) return; // a point of the frontier has keys of its own
+          const steps = longest.columns.step;
+          const here = at === null ? longest.n : (steps?.indexOf(at) ?? 0);
+          const to: Record<string, number> = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: longest.n - 1 };
+          const row = to[event.key];
+          if (event.key === "Escape") setAt(null);
+          else if (row !== undefined && steps && longest.n) setAt(steps[Math.max(0, Math.min(longest.n - 1, row))]!);
+          else return;
+          event.preventDefault();
+          event.stopPropagation();
+        }}
+      >
+        <Frontier saes={saes} l0={values("l0")} explained={values("explained_variance")} chosen={chosen} onChoose={choose} />
+        <Lines {...drawn} name={<Term name="explained variance" />} label="explained variance" column="explained_variance" format={thousandths} clip={[0, 1]} />
+        <Lines {...drawn} name={<Term name="L0" />} label="L0" column="l0" format={three} include={[0]} />
+        <Lines
+          {...drawn}
+          name={<span><Term name="dead features" /> {window && <span class="sw-muted">silent for {short(window)} tokens</span>}</span>}
+          label="dead features"
+          column="dead_fraction"
+          format={percent}
+          include={[0, 0.01]}
+        />
+      </div>
+      <Table about={about} rows={rows} at={at} errors={progress.errors} chosen={chosen} onChoose={choose} />
+      <Foot>
+        {at !== null ? `Everything as it was at step ${count(at)}.` : longest.n ? `To step ${count(longest.columns.step![longest.n - 1]!)}; point at a curve to read all SAEs at a step.` : "The first row comes soon."}
+      </Foot>
+    </div>
+  );
+}
+
+interface TableProps {
+  about: About;
+  rows: readonly Rows[];
+  at: number | null;
+  errors: Record<string, string>;
+  chosen: number | null;
+  onChoose: (sae: number) => void;
+}
+
+/** The legend and the numbers in one: what sets each SAE apart, and how good it is. */
+function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
+  return (
+    <div class="sw-scroll">
+      <table class="sw-table">
+        <thead>
+          <tr>
+            <th scope="col">SAE</th>
+            {about.options.map((name) => <th scope="col" key={name}>{name}</th>)}
+            {COLUMNS.map(({ name }) => <th scope="col" key={name}><Term name={name} /></th>)}
+          </tr>
+        </thead>
+        <tbody>
+          {about.saes.map(({ label, options, colour }, sae) => (
+            <tr key={sae} class={strength(sae, chosen)}>
+              <th scope="row">
+                <button class="sw-button" type="button" aria-pressed={sae === chosen} aria-label={`SAE ${label}`} onClick={() => onChoose(sae)}>
+                  <i style={{ background: colour }} /> {sae}
+                </button>
+              </th>
+              {options.map((value, i) => <td key={i}>{value ?? "\u2013"}</td>)}
+              {errors[sae] ? (
+                <td class="sw-status-error sw-failed" colSpan={COLUMNS.length}>{errors[sae]}</td>
+              ) : (
+                COLUMNS.map(({ column, format }) => <td class="sw-number" key={column}>{format(valueAt(rows[sae] ?? NO_ROWS, column, at))}</td>)
+              )}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function stateOf({ state, step, n_steps, error }: Progress): string {
+  switch (state) {
+    case "running":
+      return step === 0 ? "Starting: the first activations are being read." : "Training. run.saes are copies of what they have learned so far.";
+    case "paused":
+      return `Paused at step ${count(step)}. run.saes are copies of what they have learned so far.`;
+    case "finished":
+      return `Finished: ${count(step)} steps. The trained SAEs are run.saes.`;
+    case "stopped":
+      return `Stopped at step ${count(step)} of ${count(n_steps)}. run.saes hold what they had learned by then.`;
+    case "failed":
+      return `Failed: ${error ?? "run.errors says why."}`;
+  }
+}
+
+/** The rows of every SAE; asks for what is missing whenever one has more, one question at a time. */
+function useAllRows(there: readonly number[]): [Rows[], string | null] {
+  const { transport } = usePlace();
+  const [rows, setRows] = useState<Rows[]>(() => there.map(() => NO_ROWS));
+  const [error, setError] = useState<string | null>(null);
+  const [busy, setBusy] = useState(false);
+  const tried = useRef("");
+  const here = rows.map(({ n }) => n);
+  const question = `${here} of ${there}`;
+  useEffect(() => {
+    // A question that has failed is not asked again before there is more to ask for.
+    if (busy || !there.some((n, sae) => n > here[sae]!) || tried.current === question) return;
+    tried.current = question;
+    setBusy(true);
+    transport
+      .request<Piece>("rows", { since: here })
+      .then((piece) => {
+        setRows((before) => appendAll(before, piece));
+        setError(null);
+      })
+      .catch((reason: Error) => setError(reason.message))
+      .finally(() => setBusy(false));
+  }, [transport, question, busy]);
+  return [rows, error];
+}
+
+export default widget(SweepMonitor, { name: "sw-training-monitor sw-sweep-monitor", css: monitorCss + css, keys: KEYS });
