@@ -50,7 +50,7 @@ class SweepMonitorView(RunView):
         return result, [b"".join(values)]
 
     def progress(self) -> dict[str, Any]:
-        """How far the sweep is, with `rows`, the number of each SAE's, and `errors`, a sentence for each that failed."""
+        """How far the sweep is, with `rows`, the number of each SAE's, and `errors`, a sentence for each failure."""
         counts = self.run.metrics["sae"].value_counts()
         return {
             **super().progress(),

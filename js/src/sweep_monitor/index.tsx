@@ -7,7 +7,7 @@ import { Buttons, Going } from "../training_monitor/Going";
 import monitorCss from "../training_monitor/look.css";
 import { NO_ROWS, type Rows } from "../training_monitor/rows";
 import { Frontier } from "./Frontier";
-import { Lines, strength } from "./Lines";
+import { Lines } from "./Lines";
 import css from "./look.css";
 import { type About, appendAll, type Piece, pictureOf, type Progress, valueAt } from "./runs";
 
@@ -117,7 +117,7 @@ function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
         </thead>
         <tbody>
           {about.saes.map(({ label, options, colour }, sae) => (
-            <tr key={sae} class={strength(sae, chosen)}>
+            <tr key={sae} class={sae === chosen ? "sw-chosen" : ""}>
               <th scope="row">
                 <button class="sw-button" type="button" aria-pressed={sae === chosen} aria-label={`SAE ${label}`} onClick={() => onChoose(sae)}>
                   <i style={{ background: colour }} /> {sae}
