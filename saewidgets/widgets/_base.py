@@ -86,6 +86,16 @@ class SAEWidget(anywidget.AnyWidget):
         self._order = threading.Lock()
         super().__init__(**options)
         self.on_msg(self._on_message)
+        self._hear_while_a_cell_runs()
+
+    def _hear_while_a_cell_runs(self) -> None:
+        """Take each message on the thread that the browser named, a subshell of the kernel, where it has some.
+
+        ipykernel 7.4 gives it to whoever spoke last on the comm instead. That is mostly the main thread, or a training
+        thread that counts as it: while a cell runs `run.wait()` no curve would grow and no pause be heard.
+        """
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda _data, named: named
 
     @traitlets.default("_esm")
     def _default_esm(self) -> str:

@@ -137,6 +137,19 @@ def test_stop_finish_and_fail_are_said(notebook: NotebookPage) -> None:
         notebook.screenshot(f"training_monitor_stopped_{theme}", root)
 
 
+def test_curves_grow_and_pause_is_heard_while_a_cell_waits(open_notebook: Callable[..., NotebookPage]) -> None:
+    page = open_notebook([RUN.replace("start(200_000)", "start(100_000)"), "run.wait()"])
+    page.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    root = monitor(page)
+    line = root.locator("figure").first.locator(".sw-line")
+    expect(line).to_have_attribute("d", _longer_than(3), timeout=30_000)
+    root.get_by_role("button", name="pause").click()
+    expect(root).to_contain_text("Paused at step")
+    root.get_by_role("button", name="stop").click()
+    expect(root).to_contain_text("Stopped at step")
+    assert page.run_cell("print(run.state)") == "stopped"
+
+
 def test_a_failed_run_says_why(open_notebook: Callable[..., NotebookPage]) -> None:
     page = open_notebook([RUN.replace("stream, run = start(200_000)", "stream, run = start(40_000)")])
     page.run_all()
