@@ -29,7 +29,7 @@ CHUNK_ELEMENTS = 1 << 23
 """Preactivations held at once: 1024 rows of 8192 features. Half of it slows the matrix product by 12%."""
 
 CHUNK_ELEMENTS_GPU = 1 << 27
-"""The same on a GPU, 512 MB: each chunk reads all of W_enc, so a chunk must have a thousand rows of 131,072 features."""
+"""The same on a GPU, 512 MB. Each chunk reads all of W_enc, so it must have many rows: 1024 of 131,072 features."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton runs its kernels in Python, on any device: to test them."""
@@ -55,8 +55,8 @@ def _triton() -> ModuleType | None:
     except Exception as error:  # no C compiler, too old a card, a broken install: none of it is worth the run
         reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[0]
         warnings.warn(
-            f"Triton is installed, but its kernels do not run here ({reason}). saewidgets takes torch's, which give the "
-            "same and are slower. SAEWIDGETS_KERNELS=torch in the environment says so from the start.",
+            f"Triton is installed, but its kernels do not run here ({reason}). saewidgets takes torch's, which give "
+            "the same and are slower. SAEWIDGETS_KERNELS=torch in the environment says so from the start.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -28,8 +28,10 @@ CHUNK = 4096
 
 def try_out(device: str) -> None:
     """Raise what Triton raises where it cannot compile and run a kernel."""
-    zero = torch.zeros(1, dtype=torch.int64, device=device)
-    sum_rows(zero.float().unsqueeze(1), zero, zero.float(), zero)
+    ids, rows = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, 16, device=device)
+    sum_rows(rows, ids, rows[:, 0], ids)
+    dot_rows(rows, ids, rows, ids)
+    top(rows, 2)
 
 
 # ── sums of weighted rows: decode, and the weight gradients ──────────────────────────────────────────────────────────
@@ -185,9 +187,7 @@ def top(values: Tensor, k: int, bias: Tensor | None = None, magnitude: bool = Fa
         parts = triton.cdiv(m, CHUNK)
         found = torch.empty(n, parts * k, dtype=torch.float32, device=values.device)
         # between the rounds, 4 bytes are enough
-        where = torch.empty(
-            n, parts * k, dtype=torch.int64 if parts == 1 else torch.int32, device=values.device
-        )
+        where = torch.empty(n, parts * k, dtype=torch.int64 if parts == 1 else torch.int32, device=values.device)
         chunk = CHUNK if parts > 1 else triton.next_power_of_2(m)
         with torch.cuda.device_of(values):
             _select[(n, parts)](
