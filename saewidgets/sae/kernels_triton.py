@@ -71,7 +71,7 @@ def sum_rows(table: Tensor, ids: Tensor, weights: Tensor, starts: Tensor) -> tup
     segment without places gives zeros. In the type of `weights`, whatever that of `table` is.
 
     One program sums a segment, so a feature that is active in every vector takes n / 16 rounds, one after the other,
-    and may outlast all others (the benchmark tests/benchmarks/gpu_step.py has a row for it).
+    and may outlast all others (the benchmark tests/benchmarks/gpu_step.py has a table for it).
     """
     n_segments, n_places, d = starts.shape[0], ids.shape[0], table.shape[1]
     out, totals = weights.new_empty(n_segments, d), weights.new_empty(n_segments)
