@@ -9,116 +9,35 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
-from saewidgets.widgets._base import Answer, Params, SAEWidget, finite, sentence
+from saewidgets.widgets._base import Params, SAEWidget, Text, feature_in_range
+from saewidgets.widgets.training_monitor_view import TrainingMonitorView
 
 if TYPE_CHECKING:
-    from saewidgets.training import TrainingRun
+    from transformer_lens.model_bridge import TransformerBridge
 
-COLUMNS = (
-    "step",
-    "tokens",
-    "epoch",
-    "seconds",
-    "loss",
-    "explained_variance",
-    "l0",
-    "ce_loss_recovered",
-    "dead_fraction",
-    "vectors_per_second",
-)
-"""What of a run's metrics travels to the screen, in this order."""
+    from saewidgets.training import TrainingRun
 
 OVER = ("finished", "stopped", "failed")
 """States that a run does not leave."""
 
-FOLLOWED = ("state", "step", "progress", "_about")
+FOLLOWED = ("state", "step", "progress", "_about", "_snapshots")
 """The monitor's traits that only the run moves."""
 
 
-class TrainingMonitorView:
-    """What a monitor shows of one run, and what may be done to it. Plain Python.
-
-    Args:
-        run: The run; it may be at any point, and others may watch it too.
-    """
-
-    requests: ClassVar[tuple[str, ...]] = ("rows", "pause", "resume", "stop")
-
-    def __init__(self, run: TrainingRun) -> None:
-        self.run = run
-
-    def rows(self, since: int = 0) -> Answer:
-        """The logged rows from number `since` on.
-
-        Returns:
-            `since`, `columns` (names), `dead_window` (tokens; None before the first row), and the buffer float32
-            [rows, columns], NaN where a measure was not taken.
-
-        Raises:
-            ValueError: `since` is negative.
-        """
-        if since < 0:
-            raise ValueError(f"Rows are counted from 0, got since={since}.")
-        metrics = self.run.metrics
-        window = int(metrics["dead_window"].iloc[-1]) if len(metrics) else None
-        values = metrics.iloc[since:].reindex(columns=list(COLUMNS)).to_numpy("<f4")
-        return {"since": since, "columns": list(COLUMNS), "dead_window": window}, [values.tobytes()]
-
-    def pause(self) -> Answer:
-        """Pause the run; it acts within a step. Returns the state asked for."""
-        self.run.pause()
-        return {"state": self.run.state}, []
-
-    def resume(self) -> Answer:
-        """Let a paused run go on."""
-        self.run.resume()
-        return {"state": self.run.state}, []
-
-    def stop(self) -> Answer:
-        """End the run where it stands; what it has learned stays in `run.sae`."""
-        self.run.stop()
-        return {"state": self.run.state}, []
-
-    def progress(self) -> dict[str, Any]:
-        """How far the run is: small enough to be sent five times a second."""
-        now = self.run.progress
-        metrics = self.run.metrics
-        return {
-            "state": now.state,
-            "step": now.step,
-            "n_steps": now.n_steps,
-            "tokens": now.tokens,
-            "n_tokens": now.n_tokens,
-            "epoch": finite(now.epoch),
-            "n_epochs": finite(now.n_epochs),
-            "vectors_per_second": finite(now.vectors_per_second),
-            "seconds_left": finite(now.seconds_left),
-            "error": None if self.run.error is None else sentence(self.run.error),
-            "rows": len(metrics),
-            "skipped_steps": int(metrics["skipped_steps"].iloc[-1]) if len(metrics) else 0,
-        }
-
-    def about(self) -> dict[str, Any]:
-        """What is trained, and on what: does not change while the run goes on."""
-        cfg, metadata = self.run.cfg, self.run.metadata
-        return {
-            "architecture": cfg.architecture,
-            "k": cfg.k if "topk" in cfg.architecture else None,
-            "d_in": cfg.d_in,
-            "d_sae": cfg.d_sae,
-            "hook_name": metadata.hook_name,
-            "model_name": metadata.model_name,
-        }
-
-
 class TrainingMonitor(SAEWidget):
-    """A run's curves as they grow, its progress, and buttons to pause it, let it go on and stop it.
+    """A run's curves as they grow, its progress, and what steers it: pause, go on, stop, and the settings of `run.set`.
 
     Args:
         run: What `sw.train` returned. Shown late, the monitor begins with all that has happened; several may watch
             one run. Traits below follow the run and cannot be set: `run.pause()` and its sisters do that.
+        model: The bridge that the activations come from: then a prompt is shown as a feature saw it at each snapshot.
+        prompt: That prompt. Typing another one on the screen sets it here, and setting it here moves the screen.
+        feature: That feature; None: the one that fires most strongly on the prompt at the last snapshot.
+        snapshot_step: The snapshot that is looked back at, one of `run.snapshots`; None: not looking back.
 
     Raises:
+        ValueError: the model has no such hook, or not of this size.
+        traitlets.TraitError: a feature that the SAE does not have, a step at which there is no snapshot.
         TypeError: an unknown option, by name.
     """
 
@@ -127,14 +46,26 @@ class TrainingMonitor(SAEWidget):
     state = traitlets.Unicode(read_only=True, help="running, paused, finished, stopped or failed.").tag(sync=True)
     step = traitlets.Int(0, read_only=True, help="Training steps done.").tag(sync=True)
     progress = traitlets.Dict(read_only=True, help="How far the run is, and its number of rows.").tag(sync=True)
+    prompt = Text("", help="The text read at each snapshot.").tag(sync=True)
+    feature = traitlets.Int(None, allow_none=True, help="The feature that gives the colour.").tag(sync=True)
+    snapshot_step = traitlets.Int(None, allow_none=True, help="The snapshot looked back at.").tag(sync=True)
     _about = traitlets.Dict(read_only=True).tag(sync=True)
+    _snapshots = traitlets.List(traitlets.Int(), read_only=True).tag(sync=True)
 
     _view: TrainingMonitorView
     _unsubscribe: Callable[[], None] | None = None
 
-    def __init__(self, run: TrainingRun, **options: Any) -> None:
+    def __init__(
+        self,
+        run: TrainingRun,
+        *,
+        model: TransformerBridge | None = None,
+        prompt: str = "Once upon a time",
+        **options: Any,
+    ) -> None:
         self._turn = threading.RLock()
-        super().__init__(TrainingMonitorView(run), **options)
+        self._run = run
+        super().__init__(TrainingMonitorView(run, model), prompt=prompt, **options)
         self.set_trait("_about", self._view.about())
         self._unsubscribe = _follow(run, self)
         self.comm.on_close(_end_of(self))
@@ -142,7 +73,20 @@ class TrainingMonitor(SAEWidget):
 
     @classmethod
     def options(cls) -> list[str]:
-        return ["layout"]
+        return ["feature", "prompt", "snapshot_step", "layout"]
+
+    @traitlets.validate("feature")
+    def _feature_exists(self, proposal: dict[str, Any]) -> int | None:
+        return feature_in_range(proposal["value"], self._run.cfg.d_sae)
+
+    @traitlets.validate("snapshot_step")
+    def _snapshot_exists(self, proposal: dict[str, Any]) -> int | None:
+        value: int | None = proposal["value"]
+        steps = self._run.snapshots
+        if value is not None and value not in steps:
+            there = ", ".join(map(str, steps)) or "none yet"
+            raise traitlets.TraitError(f"There is no snapshot of step {value}. There are snapshots of steps: {there}.")
+        return value
 
     def _update(self) -> None:
         """Take over how far the run is. Called from the training thread, at most five times a second."""
@@ -150,6 +94,7 @@ class TrainingMonitor(SAEWidget):
             now = self._view.progress()
             self.set_trait("step", now["step"])
             self.set_trait("progress", now)
+            self.set_trait("_snapshots", self._run.snapshots)
             self.set_trait("state", now["state"])
         if now["state"] in OVER:
             self._let_go()
@@ -173,11 +118,17 @@ class TrainingMonitor(SAEWidget):
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         yield "rows", {"since": 0}
+        yield "events", {"since": 0}
+        if self._about["reads"] and self._snapshots:
+            yield "history", {"prompt": self.prompt, "feature": self.feature, "steps": list(self._snapshots)}
 
     def snapshot(self) -> dict[str, Any]:
         self._update()
         taken = super().snapshot()
         taken["state"].update(self.get_state(list(FOLLOWED)))
+        for answer in taken["answers"]:
+            if answer["method"] == "history":  # the run may have gone on since
+                taken["state"]["_snapshots"] = answer["params"]["steps"]
         return taken
 
     def shown(self) -> dict[str, Any]:

@@ -126,6 +126,49 @@ def test_one_row_is_read_in_all_curves(notebook: NotebookPage) -> None:
     notebook.run_cell("run.resume()")
 
 
+def test_settings_are_changed_on_the_screen_and_marked(notebook: NotebookPage) -> None:
+    notebook.wait_for("len(run.metrics) >= 5", "True", patience=60)
+    notebook.run_cell("run.pause()")
+    root = monitor(notebook)
+    expect(root).to_contain_text("Paused at step")
+    root.get_by_text("change while it runs").click()
+    k = root.get_by_label("k", exact=True)
+    expect(k).to_have_value("4")
+    k.fill("8")
+    k.press("Enter")
+    notebook.wait_for("print(run.knobs['k'])", "8")
+    expect(root).to_contain_text("k 8, on blocks.0")
+    expect(root.locator("figure", has_text="L0").locator(".sw-moment-label")).to_have_text(["k 4 \u2192 8"])
+    lr = root.get_by_label("learning rate")
+    before = lr.input_value()
+    lr.fill("fast")
+    lr.press("Enter")
+    expect(root.get_by_role("alert")).to_have_text("lr must be a number, got 'fast'.")
+    expect(lr).to_have_value("fast")
+    notebook.screenshot("training_monitor_refused", root)
+    lr.press("Escape")
+    expect(lr).to_have_value(before)
+    notebook.run_cell("run.set(lr=0.002)")
+    expect(lr).to_have_value("0.002")
+    box = root.get_by_label("revive dead features")
+    box.click()
+    expect(box).not_to_be_checked()
+    assert notebook.run_cell("run.knobs['revive']") == "False"
+    expect(root.locator("figure").first.locator(".sw-moment")).to_have_count(3)
+    notebook.page.mouse.move(2, 2)
+    root.locator(".sw-curves").focus()  # the definitions of what had the focus are gone from the pictures
+    notebook.run_cell("run.resume()")
+    notebook.wait_for("float(run.metrics.k.iloc[-1])", "8.0")
+    rows = notebook.run_cell("len(run.metrics)")
+    notebook.wait_for(f"len(run.metrics) > {rows} + 4", "True")
+    for theme in ("dark", "light"):
+        notebook.set_theme(theme)
+        notebook.screenshot(f"training_monitor_changed_{theme}", root)
+    notebook.set_cell_width(560)
+    notebook.screenshot("training_monitor_changed_560", root)
+    notebook.set_cell_width(800)
+
+
 def test_stop_finish_and_fail_are_said(notebook: NotebookPage) -> None:
     root = monitor(notebook)
     root.get_by_role("button", name="stop").click()
@@ -175,9 +218,14 @@ def test_a_page_without_a_kernel(
     page = page_offline(file, scale=2)
     root = page.page.locator(".sw-root")
     expect(root).to_contain_text("Stopped at step")
+    expect(root.locator("figure").first.locator(".sw-moment")).to_have_count(3)
+    expect(root.locator("figure").first.locator(".sw-moment-label").first).to_have_text("k 4 \u2192 8")
+    root.get_by_text("change while it runs").click()
+    expect(root.get_by_label("k", exact=True)).to_be_disabled()
+    expect(root).to_contain_text("off: this page has no kernel")
     box = root.locator("svg").first.bounding_box()
     assert box is not None
-    page.page.mouse.move(box["x"] + 3, box["y"] + 20)
+    page.page.mouse.move(box["x"] + 1, box["y"] + 20)
     expect(root.locator(".sw-foot")).to_contain_text("step 10, 2k tokens")
     page.screenshot("training_monitor_offline", root)
     assert page.console_errors == [] and page.requests == []

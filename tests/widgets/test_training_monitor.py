@@ -17,8 +17,10 @@ import torch
 import traitlets
 
 import saewidgets as sw
+from saewidgets.training.live import events_table
 from saewidgets.training.metrics import COLUMNS as LOGGED
-from saewidgets.widgets.training_monitor import COLUMNS, TrainingMonitor, TrainingMonitorView
+from saewidgets.widgets.training_monitor import TrainingMonitor
+from saewidgets.widgets.training_monitor_view import COLUMNS, TrainingMonitorView
 
 
 @dataclass
@@ -43,12 +45,28 @@ class RunByHand:
         self.subscribers: list[Callable[[Any], None]] = []
         self.asked: list[str] = []
         self._rows: list[dict[str, float]] = []
+        self._events: list[dict[str, Any]] = []
+        self.knobs: dict[str, Any] = {"lr": None, "sparsity": None, "k": 2, "revive": True}
+        self.snapshots: list[int] = []
         self.cfg = sw.SAEConfig(d_in=8, d_sae=16, k=2)
         self.metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
 
     @property
     def metrics(self) -> pd.DataFrame:
         return pd.DataFrame(self._rows, columns=list(LOGGED))
+
+    @property
+    def events(self) -> pd.DataFrame:
+        return events_table(self._events)
+
+    def set(self, **changes: Any) -> None:
+        if not isinstance(changes.get("k", 0), int):
+            raise TypeError(f"k must be a whole number, got {changes['k']!r}.")
+        for name, new in changes.items():
+            event = {"step": self.progress.step, "tokens": 0, "name": name, "old": self.knobs[name], "new": new}
+            self._events.append(event)
+            self.knobs = self.knobs | {name: new}
+        self.tell()
 
     @property
     def state(self) -> str:
@@ -144,6 +162,30 @@ def test_buttons_reach_the_run_and_nothing_else_does(run: Any, sent: list[dict[s
     assert [message["kind"] for message in sent] == ["answer", "answer", "answer", "error"]
 
 
+def test_a_setting_reaches_the_run_and_shows_wherever_it_was_changed(run: Any, sent: list[dict[str, Any]]) -> None:
+    monitor = TrainingMonitor(run)
+    assert monitor.progress["knobs"] == {"lr": None, "sparsity": None, "k": 2, "revive": True}
+    assert monitor.answer("change", {"name": "k", "value": 4}) == ({"knobs": run.knobs}, [])
+    assert (run.knobs["k"], monitor.progress["knobs"]["k"], monitor.progress["events"]) == (4, 4, 1)
+    run.log()
+    run.set(lr=0.001)  # from Python
+    assert monitor.progress["knobs"]["lr"] == 0.001
+    marks = monitor.answer("events", {"since": 0})[0]["events"]
+    assert marks == [{"step": 0, "label": "k 2 → 4"}, {"step": 1, "label": "lr 0.001"}]
+    assert monitor.answer("events", {"since": 1}) == ({"since": 1, "events": marks[1:]}, [])
+    run.set(lr=0.000123456)
+    run.set(revive=False)
+    last = monitor.answer("events", {"since": 2})[0]["events"]
+    assert [event["label"] for event in last] == ["lr 0.001 → 0.000123", "revive on → off"]
+    with pytest.raises(ValueError, match="counted from 0"):
+        monitor.answer("events", {"since": -1})
+    monitor._on_message(
+        monitor, {"kind": "request", "id": 7, "method": "change", "params": {"name": "k", "value": "x"}}, []
+    )
+    assert sent[-1] == {"kind": "error", "id": 7, "message": "k must be a whole number, got 'x'."}
+    assert run.knobs["k"] == 4
+
+
 def test_what_follows_the_run_cannot_be_set(run: Any, sent: list[dict[str, Any]]) -> None:
     monitor = TrainingMonitor(run)
     with pytest.raises(traitlets.TraitError, match="read-only"):
@@ -205,13 +247,15 @@ def test_text_is_the_same_however_far_the_run_is(run: Any) -> None:
 def test_a_snapshot_holds_all_rows_and_where_the_run_was(run: Any) -> None:
     monitor = TrainingMonitor(run)
     run.log()
+    run.set(k=1)
     run.log()
     taken = monitor.snapshot()  # no news since the rows came
     assert taken["state"]["progress"]["rows"] == 2 and taken["state"]["_about"]["d_sae"] == 16
     assert taken["state"]["_live"] is False
-    (answer,) = taken["answers"]
-    assert (answer["method"], answer["params"]) == ("rows", {"since": 0})
-    assert len(answer["buffers"][0]) == 2 * len(COLUMNS) * 4
+    rows, events = taken["answers"]
+    assert (rows["method"], rows["params"]) == ("rows", {"since": 0})
+    assert len(rows["buffers"][0]) == 2 * len(COLUMNS) * 4
+    assert (events["method"], events["result"]["events"]) == ("events", [{"step": 1, "label": "k 2 → 1"}])
 
 
 class Toy:
@@ -238,6 +282,12 @@ def test_a_real_run_is_paused_shown_late_and_finished() -> None:
     assert repr(monitor) == "TrainingMonitor(architecture='topk', d_sae=64, hook_name='blocks.0.hook_resid_post')"
     monitor.answer("pause", {})
     assert run.state == "paused"
+    monitor.answer("change", {"name": "k", "value": 3})
+    assert monitor.progress["knobs"] == run.knobs and run.knobs["k"] == 3
+    with pytest.raises(ValueError, match=r"^SAEConfig: k"):
+        monitor.answer("change", {"name": "k", "value": 10_000})
+    with pytest.raises(ValueError, match=r"^lr must be a number, got 'fast'\.$"):
+        monitor.answer("change", {"name": "lr", "value": "fast"})
     monitor.answer("resume", {})
     stream.may_go_on.set()
     run.wait(60)
@@ -247,4 +297,59 @@ def test_a_real_run_is_paused_shown_late_and_finished() -> None:
         table = rows_of(shown.answer("rows", {"since": 0}))
         assert table.step.tolist() == run.metrics.step.tolist()
         assert shown.progress["rows"] == len(run.metrics) >= 50
+        assert shown.progress["knobs"]["k"] == 3 and len(shown.answer("events", {"since": 0})[0]["events"]) == 1
+    with pytest.raises(RuntimeError, match="The run is over"):
+        late.answer("change", {"name": "k", "value": 4})
     assert run.callback_errors == []
+
+
+def test_looking_back_is_two_way_and_only_at_what_there_is(run: Any, sent: list[dict[str, Any]]) -> None:
+    run.snapshots = [10, 20]
+    monitor = TrainingMonitor(run, snapshot_step=10, feature=3)
+    assert (monitor.snapshot_step, monitor._snapshots) == (10, [10, 20])
+    monitor.set_state({"snapshot_step": 20})  # as the browser would
+    assert monitor.snapshot_step == 20
+    monitor.set_state({"snapshot_step": 21})
+    refused = "There is no snapshot of step 21. There are snapshots of steps: 10, 20."
+    assert monitor.snapshot_step == 20 and sent[-1] == {"kind": "refused", "message": refused}
+    with pytest.raises(traitlets.TraitError, match="no feature #16"):
+        monitor.feature = 16
+    with pytest.raises(ValueError, match="has no model"):
+        monitor.answer("history", {"prompt": "Once", "steps": [10]})
+    run.snapshots = [10, 20, 30]
+    run.tell()
+    assert monitor._snapshots == [10, 20, 30]
+
+
+def test_a_prompt_is_read_at_each_snapshot() -> None:
+    model = sw.load_model()
+    acts = sw.ActivationStream(model, sw.load_texts()[:40], hook_name="blocks.0.hook_resid_post", batch_size=200)
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=64, k=4))
+    run = sw.train(sae, acts, sw.TrainConfig(n_tokens=2_000, n_snapshots=2, n_logs=4))
+    run.wait(60)
+    monitor = TrainingMonitor(run, model=model, prompt="Once upon a bridge")
+    steps = run.snapshots
+    assert len(steps) == 2 and monitor._snapshots == steps
+    (answer,) = [one for one in monitor.snapshot()["answers"] if one["method"] == "history"]
+    assert answer["params"] == {"prompt": "Once upon a bridge", "feature": None, "steps": steps}
+    result = answer["result"]
+    n = len(result["tokens"])
+    values = np.frombuffer(answer["buffers"][0], "<f4").reshape(2, n)
+    strongest = np.frombuffer(answer["buffers"][1], "<i4").reshape(2, n)
+    for row, step in enumerate(steps):  # as a heatmap of that SAE shows it
+        heatmap = sw.TokenHeatmap(run.sae_at(step), model, monitor.prompt)
+        _, (exact,) = heatmap.answer("values", {"prompt": monitor.prompt, "features": [result["feature"]]})
+        assert values[row] == pytest.approx(np.frombuffer(exact, "<f4"), rel=1e-4, abs=1e-5)
+    assert values[1].max() > 0 and result["feature"] == strongest[1][values[1].argmax()]
+    assert values[0][0] == values[1][0] == 0  # BOS, which the SAE leaves out
+    with pytest.raises(ValueError, match="no snapshot of step 3"):
+        monitor.answer("history", {"prompt": "Once", "steps": [3]})
+    with pytest.raises(ValueError, match="hook"):
+        TrainingMonitor(_of_another_hook(run), model=model)
+
+
+def _of_another_hook(run: Any) -> Any:
+    other = RunByHand()
+    other.sae = run.sae.clone()  # type: ignore[attr-defined]
+    other.sae.metadata = sw.SAEMetadata(hook_name="blocks.99.hook_resid_post")  # type: ignore[attr-defined]
+    return other

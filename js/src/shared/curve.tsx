@@ -18,6 +18,8 @@ interface Props {
   include?: readonly number[] | undefined;
   clip?: readonly [number, number] | undefined;
   note?: ComponentChildren;
+  /** Moments on the axis: a thin line each, with its label where there is room for it. */
+  marks?: readonly { step: number; label: string }[] | undefined;
   /** The row being read, and who is told about it. */
   at: number | null;
   onAt: (row: number | null) => void;
@@ -25,6 +27,9 @@ interface Props {
 }
 
 const WIDTH = 240;
+const LINE = 12; // px from a mark's label to the one below it
+const LINES = 5;
+const LETTER = 5 / 200; // of the axis, for one letter of a label: what a narrow curve needs
 const DOTS = 24; // up to so many points each is marked: what was measured, what is only the line between
 
 /** The last row up to `row` on which `y` was measured; -1 if there is none. */
@@ -47,7 +52,7 @@ export function nearestRow(x: Float32Array, value: number): number | null {
   return value - x[low]! <= x[high]! - value ? low : high;
 }
 
-export function Curve({ name, label, x, y, format, log = false, include = [], clip, note, at, onAt, height = 64 }: Props) {
+export function Curve({ name, label, x, y, format, log = false, include = [], clip, note, marks = [], at, onAt, height = 64 }: Props) {
   const svg = useRef<SVGSVGElement>(null);
   const last = measuredAt(y, y.length - 1);
   const read = at === null ? last : measuredAt(y, at);
@@ -63,6 +68,9 @@ export function Curve({ name, label, x, y, format, log = false, include = [], cl
   // A dot is a line of no length with round ends: it stays round in a picture stretched to its place.
   const dots = rows.length <= DOTS ? rows.map((row) => `M${px(row)} ${py(row)}h0`).join("") : "";
   const told = last < 0 ? "not measured yet" : `${format(y[last]!)} at step ${x[last]}, between ${format(low)} and ${format(high)}`;
+
+  // Before the first row and after the last one there is no axis: those moments stand at its ends.
+  const placed = place(marks.map(({ step, label }) => ({ share: x.length ? Math.max(0, Math.min(1, along(step))) : 0, label })));
 
   const onPointerMove = (event: PointerEvent) => {
     const box = svg.current!.getBoundingClientRect();
@@ -80,31 +88,46 @@ export function Curve({ name, label, x, y, format, log = false, include = [], cl
         <b class={at === null ? "sw-mono" : "sw-mono sw-reading"}>{value === null ? three(null) : format(value)}</b>
       </figcaption>
       <div class="sw-plot">
-        <div class="sw-ends" style={{ height }} aria-hidden="true">
+        <div class="sw-ends" style={{ height: `${height}px` }} aria-hidden="true">
           <span>{rows.length ? format(high) : ""}</span>
           <span>{rows.length ? format(low) : ""}</span>
         </div>
-        <svg
-          ref={svg}
-          viewBox={`0 0 ${WIDTH} ${height}`}
-          preserveAspectRatio="none"
-          height={height}
-          role="img"
-          aria-label={`${label}: ${told}`}
-          onPointerMove={onPointerMove}
-          onPointerLeave={() => onAt(null)}
-        >
-          <line class="sw-axis" x1={0} x2={WIDTH} y1={0.5} y2={0.5} />
-          <line class="sw-axis" x1={0} x2={WIDTH} y1={height - 0.5} y2={height - 0.5} />
-          <path class="sw-line" d={line} />
-          {dots && <path class="sw-dots" d={dots} />}
-          {at !== null && read >= 0 && (
-            <>
-              <line class="sw-cross" x1={px(at)} x2={px(at)} y1={0} y2={height} />
-              {rows.includes(read) && <path class="sw-dots sw-dots-read" d={`M${px(read)} ${py(read)}h0`} />}
-            </>
-          )}
-        </svg>
+        <div class="sw-drawn">
+          <svg
+            ref={svg}
+            viewBox={`0 0 ${WIDTH} ${height}`}
+            preserveAspectRatio="none"
+            height={height}
+            role="img"
+            aria-label={`${label}: ${told}`}
+            onPointerMove={onPointerMove}
+            onPointerLeave={() => onAt(null)}
+          >
+            <line class="sw-axis" x1={0} x2={WIDTH} y1={0.5} y2={0.5} />
+            <line class="sw-axis" x1={0} x2={WIDTH} y1={height - 0.5} y2={height - 0.5} />
+            <path class="sw-line" d={line} />
+            {dots && <path class="sw-dots" d={dots} />}
+            {placed.map(({ share }, i) => (
+              <line key={i} class="sw-moment" x1={share * WIDTH} x2={share * WIDTH} y1={0} y2={height} />
+            ))}
+            {at !== null && read >= 0 && (
+              <>
+                <line class="sw-cross" x1={px(at)} x2={px(at)} y1={0} y2={height} />
+                {rows.includes(read) && <path class="sw-dots sw-dots-read" d={`M${px(read)} ${py(read)}h0`} />}
+              </>
+            )}
+          </svg>
+          {placed.map(({ share, label, line }, i) => line !== null && (
+            <span
+              key={i}
+              class="sw-moment-label"
+              aria-hidden="true"
+              style={{ top: `${line * LINE}px`, ...(share > 0.5 ? { right: `${(1 - share) * 100}%` } : { left: `${share * 100}%` }) }}
+            >
+              {label}
+            </span>
+          ))}
+        </div>
       </div>
     </figure>
   );
@@ -127,4 +150,16 @@ export function extent(y: Float32Array, include: readonly number[], clip: readon
     return log ? [low / room, high * room] : [low - room, high + room];
   }
   return [low, high];
+}
+
+/** Labels beside their lines, right of them in the left half; one that would run into another goes a line down, or is left out. */
+export function place(marks: readonly { share: number; label: string }[]): { share: number; label: string; line: number | null }[] {
+  const taken: [number, number][][] = Array.from({ length: LINES }, () => []);
+  return marks.map(({ share, label }) => {
+    const long = label.length * LETTER;
+    const [from, to] = share > 0.5 ? [share - long, share] : [share, share + long];
+    const line = taken.findIndex((those) => those.every(([a, b]) => to <= a || from >= b));
+    taken[line]?.push([from, to]);
+    return { share, label, line: line < 0 ? null : line };
+  });
 }

@@ -78,7 +78,7 @@ export function CopyCode({ code }: { code: string }) {
 }
 
 /** The last line of a widget: what is shown here, its keys, its code. */
-export function Foot({ code, children }: { code?: string; children?: ComponentChildren }) {
+export function Foot({ code, children }: { code?: string | undefined; children?: ComponentChildren }) {
   const { keys } = usePlace();
   return (
     <>

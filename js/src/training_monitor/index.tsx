@@ -1,14 +1,16 @@
 import { useEffect, useState } from "preact/hooks";
-import { Curve, measuredAt } from "../shared/curve";
+import { Curve, measuredAt, nearestRow } from "../shared/curve";
 import { count, duration, percent, short, three } from "../shared/format";
 import { useLive, usePlace, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
+import { Knobs } from "./Knobs";
+import { codeOf, LookBack, Prompt } from "./LookBack";
 import css from "./look.css";
-import { type Rows, useRows } from "./rows";
+import { append, appendMarks, type Mark, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "./rows";
 import { type About, epochOf, isOver, pictureOf, type Progress, rowOf, stateOf } from "./said";
 
-const KEYS = "Left and Right read the curves row by row, Page Up and Down by ten, Home and End go to the first and last row, Esc lets go, ? shows these keys";
+const KEYS = "Left and Right read the curves row by row, Page Up and Down by ten, Home and End go to the first and last row, Esc lets go; Enter applies a changed setting, Esc takes it back; ? shows these keys";
 const EMPTY = new Float32Array();
 const SILENCE = 12_000; // ms without news of a running run until it is said
 
@@ -36,9 +38,15 @@ const MEASURES: readonly Measure[] = [
 function TrainingMonitor() {
   const [progress] = useTrait<Progress>("progress");
   const [about] = useTrait<About>("_about");
-  const [rows, missing] = useRows(progress.rows);
+  const [rows, missing] = useGrowing("rows", progress.rows, NO_ROWS, append);
+  const [{ marks }, unmarked] = useGrowing("events", progress.events, NO_MARKS, appendMarks);
   const [at, setAt] = useState<number | null>(null);
-  const reading = at !== null && at < rows.n ? at : null;
+  const [steps] = useTrait<number[]>("_snapshots");
+  const [snapshot, setSnapshot] = useTrait<number | null>("snapshot_step");
+  const [prompt] = useTrait<string>("prompt");
+  const [feature] = useTrait<number | null>("feature");
+  const back = snapshot === null ? null : nearestRow(rows.columns.step ?? EMPTY, snapshot);
+  const reading = at !== null && at < rows.n ? at : back;
   const seconds = rows.n ? rows.columns.seconds![rows.n - 1]! : null;
   const silent = useSilence(progress);
   const failed = progress.state === "failed";
@@ -65,9 +73,15 @@ function TrainingMonitor() {
           No news from the run for {duration(SILENCE / 1000)}: the kernel is busy, or it was restarted and the run is gone.
         </p>
       )}
-      {missing && <p class="sw-status sw-status-error" role="alert">{missing}</p>}
+      {(missing ?? unmarked) && <p class="sw-status sw-status-error" role="alert">{missing ?? unmarked}</p>}
       <Status />
-      <Curves rows={rows} at={reading} onAt={setAt} />
+      <Knobs progress={progress} />
+      <Curves rows={rows} marks={marks} at={reading} onAt={setAt} />
+      {steps.length > 0 && <LookBack steps={steps} step={snapshot} onStep={setSnapshot} />}
+      {about.reads && steps.length > 0 && <Prompt steps={steps} step={snapshot} />}
+      <Foot code={snapshot === null ? undefined : codeOf(snapshot, prompt, feature)}>
+        {reading !== null ? rowOf(rows, reading, marks) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1, [])}; point at a curve to read all of them` : "The first row comes soon."}
+      </Foot>
     </div>
   );
 }
@@ -79,7 +93,7 @@ function Head({ about, progress }: { about: About; progress: Progress }) {
         {about.architecture}, {count(about.d_sae)} features
       </span>
       <span class="sw-muted">
-        {about.k !== null && `k ${count(about.k)}, `}
+        {progress.knobs.k !== null && `k ${count(progress.knobs.k)}, `}
         {about.hook_name ? (
           <>
             on <span class="sw-mono">{about.hook_name}</span>
@@ -164,7 +178,15 @@ function Buttons({ progress }: { progress: Progress }) {
   );
 }
 
-function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row: number | null) => void }) {
+interface Shown {
+  rows: Rows;
+  marks: readonly Mark[];
+  /** The row being read. */
+  at: number | null;
+  onAt: (row: number | null) => void;
+}
+
+function Curves({ rows, marks, at, onAt }: Shown) {
   const x = rows.columns.step ?? EMPTY;
   const onKeyDown = (event: KeyboardEvent) => {
     const last = rows.n - 1;
@@ -183,7 +205,7 @@ function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row:
         class="sw-curves"
         tabIndex={0}
         role="group"
-        aria-label={`Curves of the run. ${pictureOf(rows)} Left and right arrow read them row by row.`}
+        aria-label={`Curves of the run. ${pictureOf(rows, marks)} Left and right arrow read them row by row.`}
         onKeyDown={onKeyDown}
         onBlur={() => onAt(null)}
       >
@@ -195,16 +217,14 @@ function Curves({ rows, at, onAt }: { rows: Rows; at: number | null; onAt: (row:
             x={x}
             y={rows.columns[column] ?? EMPTY}
             note={noteOf(column, rows)}
+            marks={marks}
             at={at}
             onAt={onAt}
             {...drawn}
           />
         ))}
       </div>
-      <Foot>
-        {at !== null ? rowOf(rows, at) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1)}; point at a curve to read all of them` : "The first row comes soon."}
-      </Foot>
-      <span class="sw-hidden" aria-live="polite">{at !== null && rowOf(rows, at)}</span>
+      <span class="sw-hidden" aria-live="polite">{at !== null && rowOf(rows, at, marks)}</span>
     </>
   );
 }

@@ -1,4 +1,4 @@
-// The logged rows of a run, fetched piece by piece: a piece begins where the ones before it end.
+// What a run has written down, its rows and its events, fetched piece by piece: a piece begins where the ones before it end.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { usePlace } from "../shared/host";
@@ -19,6 +19,26 @@ export interface Piece {
 
 export const NO_ROWS: Rows = { n: 0, deadWindow: null, columns: {} };
 
+/** A change made while the run went on. */
+export interface Mark {
+  step: number;
+  /** "k 32 → 16" */
+  label: string;
+}
+
+export interface Marks {
+  n: number;
+  marks: readonly Mark[];
+}
+
+export const NO_MARKS: Marks = { n: 0, marks: [] };
+
+/** `before` with the events of a piece behind it; as `append`. */
+export function appendMarks(before: Marks, { result }: Answer<{ since: number; events: Mark[] }>): Marks {
+  if (result.since !== before.n || result.events.length === 0) return before;
+  return { n: before.n + result.events.length, marks: [...before.marks, ...result.events] };
+}
+
 /** `rows` with a piece behind it; a piece that does not begin at their end changes nothing. */
 export function append(rows: Rows, { result, buffers }: Answer<Piece>): Rows {
   const values = float32(buffers[0]);
@@ -35,27 +55,32 @@ export function append(rows: Rows, { result, buffers }: Answer<Piece>): Rows {
   return { n: rows.n + more, deadWindow: result.dead_window, columns };
 }
 
-/** All rows there are; asks for what is missing whenever `there` has grown, one question at a time. */
-export function useRows(there: number): [Rows, string | null] {
+/** All there is of what `method` gives; asks for what is missing whenever `there` has grown, one question at a time. */
+export function useGrowing<Whole extends { n: number }, Result>(
+  method: string,
+  there: number,
+  nothing: Whole,
+  grow: (before: Whole, piece: Answer<Result>) => Whole,
+): [Whole, string | null] {
   const { transport } = usePlace();
-  const [rows, setRows] = useState(NO_ROWS);
+  const [whole, setWhole] = useState(nothing);
   const [error, setError] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
   const tried = useRef("");
   useEffect(() => {
-    const question = `${rows.n} of ${there}`;
+    const question = `${whole.n} of ${there}`;
     // A question that has failed is not asked again before there is more to ask for.
-    if (busy || there <= rows.n || tried.current === question) return;
+    if (busy || there <= whole.n || tried.current === question) return;
     tried.current = question;
     setBusy(true);
     transport
-      .request<Piece>("rows", { since: rows.n })
+      .request<Result>(method, { since: whole.n })
       .then((piece) => {
-        setRows((before) => append(before, piece));
+        setWhole((before) => grow(before, piece));
         setError(null);
       })
       .catch((reason: Error) => setError(reason.message))
       .finally(() => setBusy(false));
-  }, [transport, there, rows.n, busy]);
-  return [rows, error];
+  }, [transport, method, there, whole.n, busy]);
+  return [whole, error];
 }

@@ -1,7 +1,7 @@
 // What a run's numbers say in words.
 
 import { count, duration, percent, short, three } from "../shared/format";
-import type { Rows } from "./rows";
+import type { Mark, Rows } from "./rows";
 
 export interface Progress {
   state: "running" | "paused" | "finished" | "stopped" | "failed";
@@ -16,15 +16,27 @@ export interface Progress {
   error: string | null;
   rows: number;
   skipped_steps: number;
+  /** How many changes were made while it ran. */
+  events: number;
+  knobs: Knobs;
+}
+
+/** What can be changed while it runs; null where the architecture has none, or (lr) where it is yet to be chosen. */
+export interface Knobs {
+  lr: number | null;
+  sparsity: number | null;
+  k: number | null;
+  revive: boolean | null;
 }
 
 export interface About {
   architecture: string;
-  k: number | null;
   d_in: number;
   d_sae: number;
   hook_name: string | null;
   model_name: string | null;
+  /** Whether there is a model to read a prompt with. */
+  reads: boolean;
 }
 
 export function isOver({ state }: Progress): boolean {
@@ -56,15 +68,30 @@ export function epochOf({ epoch, n_epochs }: Progress): string | null {
   return `epoch ${round} of ${Number(n_epochs.toFixed(1))}`;
 }
 
-/** The row being read, in one line. */
-export function rowOf(rows: Rows, row: number): string {
+/** The row being read, in one line, with what was changed since the row before it. */
+export function rowOf(rows: Rows, row: number, marks: readonly Mark[]): string {
   const at = (name: string) => rows.columns[name]?.[row] ?? Number.NaN;
-  return `step ${count(at("step"))}, ${short(at("tokens"))} tokens, ${duration(at("seconds"))}`;
+  const before = row > 0 ? rows.columns.step![row - 1]! : -1;
+  const changed = marks.filter(({ step }) => step >= before && step < at("step"));
+  const since = changed.length ? `; changed before it: ${changesOf(changed)}` : "";
+  return `step ${count(at("step"))}, ${short(at("tokens"))} tokens, ${duration(at("seconds"))}${since}`;
+}
+
+const SPOKEN = 10; // changes that a sentence names, the latest
+
+function changesOf(marks: readonly Mark[]): string {
+  const before = Math.max(0, marks.length - SPOKEN);
+  return `${before ? `${count(before)} changes, then ` : ""}${marks.slice(before).map(markOf).join(", ")}`;
+}
+
+function markOf({ step, label }: Mark): string {
+  return `${label} at step ${count(step)}`;
 }
 
 /** What the picture says, for those who do not see it. */
-export function pictureOf(rows: Rows): string {
-  if (rows.n === 0) return "No step has been logged yet.";
+export function pictureOf(rows: Rows, marks: readonly Mark[]): string {
+  const changed = marks.length ? ` Changed while it ran: ${changesOf(marks)}.` : "";
+  if (rows.n === 0) return `No step has been logged yet.${changed}`;
   const ends = (name: string) => {
     const known = Array.from(rows.columns[name] ?? []).filter(Number.isFinite);
     return [known[0], known[known.length - 1]] as const;
@@ -76,6 +103,6 @@ export function pictureOf(rows: Rows): string {
   return (
     `Explained variance went from ${three(evFrom)} to ${three(evTo)}; L0 ${three(l0)}; ` +
     `CE loss recovered ${ce === undefined ? "not measured yet" : three(ce)}; ` +
-    `${percent(dead)} of the features dead${rows.deadWindow ? `, silent for ${short(rows.deadWindow)} tokens` : ""}.`
+    `${percent(dead)} of the features dead${rows.deadWindow ? `, silent for ${short(rows.deadWindow)} tokens` : ""}.${changed}`
   );
 }

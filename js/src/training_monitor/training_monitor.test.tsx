@@ -1,8 +1,11 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { extent, measuredAt, nearestRow } from "../shared/curve";
+import { extent, measuredAt, nearestRow, place } from "../shared/curve";
 import type { Model } from "../shared/transport";
 import monitor from "./index";
-import { append, NO_ROWS } from "./rows";
+import { typed } from "./Knobs";
+import { codeOf } from "./LookBack";
+import { append, appendMarks, NO_MARKS, NO_ROWS } from "./rows";
+import { pictureOf } from "./said";
 
 const COLUMNS = ["step", "tokens", "epoch", "seconds", "loss", "explained_variance", "l0", "ce_loss_recovered", "dead_fraction", "vectors_per_second"];
 
@@ -20,14 +23,15 @@ function piece(since: number, to: number, shift = 0): { result: unknown; buffers
 const PROGRESS = {
   state: "running", step: 20, n_steps: 100, tokens: 2000, n_tokens: 10_000, epoch: 2.3, n_epochs: 4.06,
   vectors_per_second: 38_123, seconds_left: 15, error: null, rows: 2, skipped_steps: 0,
+  events: 0, knobs: { lr: 0.001, sparsity: null, k: 32, revive: true } as Record<string, unknown>,
 };
-const ABOUT = { architecture: "topk", k: 32, d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null };
+const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false };
 
 /** A model of the host's kind: it keeps who listens, and answers what is asked as a kernel with `there` rows would. */
-function handMade(progress: object = {}, state: object = {}) {
-  const values: Record<string, unknown> = { progress: { ...PROGRESS, ...progress }, _about: ABOUT, _live: true, ...state };
+function handMade(progress: object = {}, state: object = {}, events: object[] = []) {
+  const values: Record<string, unknown> = { progress: { ...PROGRESS, ...progress }, _about: ABOUT, _live: true, _snapshots: [], snapshot_step: null, prompt: "a b", feature: null, ...state };
   const heard = new Map<string, Set<(...given: unknown[]) => void>>();
-  const asked: { method: string; params: Record<string, number> }[] = [];
+  const asked: { method: string; params: Record<string, any> }[] = [];
   const emit = (event: string, ...given: unknown[]) => [...(heard.get(event) ?? [])].forEach((callback) => callback(...given));
   const model: Model = {
     get: (name) => values[name],
@@ -39,11 +43,19 @@ function handMade(progress: object = {}, state: object = {}) {
     on: (event, callback) => heard.set(event, (heard.get(event) ?? new Set()).add(callback as never)),
     off: (event, callback) => heard.get(event)?.delete(callback as never),
     send(content) {
-      const { id, method, params } = content as { id: number; method: string; params: Record<string, number> };
+      const { id, method, params } = content as { id: number; method: string; params: Record<string, any> };
       asked.push({ method, params });
       const there = (values.progress as typeof PROGRESS).rows;
-      const { result, buffers } = method === "rows" ? piece(params.since!, there, 1) : { result: {}, buffers: [] };
-      queueMicrotask(() => emit("msg:custom", { kind: "answer", id, result }, buffers));
+      const changes = { since: params.since, events: events.slice(params.since, (values.progress as typeof PROGRESS).events) };
+      if (method === "history") {
+        const numbers = [new Float32Array([0, 1, 0, 4]), new Int32Array([7, 8, 9, 5])].map((those) => new DataView(those.buffer));
+        const history = { tokens: [{ text: "a" }, { text: " b" }], feature: params.feature ?? 5, steps: params.steps };
+        queueMicrotask(() => emit("msg:custom", { kind: "answer", id, result: history }, numbers));
+        return;
+      }
+      const { result, buffers } = method === "rows" ? piece(params.since, there, 1) : { result: method === "events" ? changes : {}, buffers: [] };
+      const wrong = method === "change" && typeof params.value === "string" && `lr must be a number, got '${params.value}'.`;
+      queueMicrotask(() => emit("msg:custom", wrong ? { kind: "error", id, message: wrong } : { kind: "answer", id, result }, buffers));
     },
   };
   const listeners = () => [...heard.values()].reduce((sum, those) => sum + those.size, 0);
@@ -114,6 +126,128 @@ test("buttons ask by name, and follow the state", async () => {
   model.set("progress", { ...PROGRESS, state: "stopped" });
   await vi.waitFor(() => expect(button(el, "stop")).toBeUndefined());
   expect(el.textContent).toContain("Stopped at step 20 of 100.");
+});
+
+const field = (el: Element, label: string) => [...el.querySelectorAll("label")].find((one) => one.textContent!.includes(label))?.querySelector("input");
+const type = (input: HTMLInputElement, value: string, key = "Enter") => {
+  input.value = value;
+  input.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  return new Promise((done) => setTimeout(done)).then(() => input.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true })));
+};
+
+test("a setting is applied by Enter, follows the run, and a wrong one stays with its sentence", async () => {
+  const { model, asked } = handMade();
+  const { el } = mount(model);
+  const k = field(el, "k")!;
+  const lr = field(el, "learning rate")!;
+  expect([k.value, lr.value, field(el, "sparsity")]).toEqual(["32", "0.001", undefined]); // topk has no penalty
+  await type(k, "16");
+  const changes = () => asked.filter(({ method }) => method === "change").map(({ params }) => params);
+  await vi.waitFor(() => expect(changes()).toEqual([{ name: "k", value: 16 }]));
+  model.set("progress", { ...PROGRESS, knobs: { lr: 0.001, sparsity: null, k: 16, revive: false } });
+  await vi.waitFor(() => expect(el.textContent).toContain("k 16, on blocks.2"));
+  expect(k.value).toBe("16");
+  await type(lr, "fast");
+  await vi.waitFor(() => expect(el.querySelector(".sw-knobs [role=alert]")?.textContent).toBe("lr must be a number, got 'fast'."));
+  expect([lr.value, lr.getAttribute("aria-invalid")]).toEqual(["fast", "true"]);
+  model.set("progress", { ...PROGRESS, step: 30, rows: 3 }); // news of the run does not take away what is being typed
+  await vi.waitFor(() => expect(points(el, 0)).toBe(3));
+  expect(lr.value).toBe("fast");
+  lr.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  await vi.waitFor(() => expect(lr.value).toBe("0.001"));
+  expect(el.querySelector(".sw-knobs [role=alert]")).toBeNull();
+});
+
+test("reviving is checked when the run says so", async () => {
+  const { model, asked } = handMade();
+  const { el } = mount(model);
+  const box = field(el, "revive")!;
+  box.click();
+  await vi.waitFor(() => expect(asked.at(-1)).toEqual({ method: "change", params: { name: "revive", value: false } }));
+  expect(box.checked).toBe(true);
+  model.set("progress", { ...PROGRESS, knobs: { ...PROGRESS.knobs, revive: false } });
+  await vi.waitFor(() => expect(box.checked).toBe(false));
+});
+
+test("settings are off with a reason when the run is over, and without a kernel", () => {
+  const over = mount(handMade({ state: "finished" }).model).el;
+  expect([field(over, "k")!.disabled, field(over, "revive")!.disabled]).toEqual([true, true]);
+  expect(over.querySelector(".sw-knobs")!.textContent).toContain("off: the run is over");
+  const page = mount(handMade({}, { _live: false }).model).el;
+  expect(field(page, "k")!.disabled).toBe(true);
+  expect(page.querySelector(".sw-knobs")!.textContent).toContain("off: this page has no kernel");
+});
+
+test("a number is sent as one, anything else as it was typed", () => {
+  expect([" 3e-4 ", "16", ".5", "-1"].map(typed)).toEqual([3e-4, 16, 0.5, -1]);
+  expect(["", "0x10", "1,5", "1e999", "Infinity", "k"].map(typed)).toEqual(["", "0x10", "1,5", "1e999", "Infinity", "k"]);
+});
+
+test("each change is a line with its label on every curve, and is said", async () => {
+  const events = [{ step: 15, label: "k 32 \u2192 16" }, { step: 15, label: "lr 0.001 \u2192 0.0005" }];
+  const { model } = handMade({ rows: 4, events: 1 }, {}, events);
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-moment")).toHaveLength(6));
+  expect(el.querySelectorAll<SVGLineElement>(".sw-moment")[3]!.getAttribute("x1")).toBe("40"); // a sixth of the way from 10 to 40
+  expect([...el.querySelectorAll(".sw-moment-label")].map((label) => label.textContent)).toEqual(Array(6).fill("k 32 \u2192 16"));
+  const group = el.querySelector<HTMLElement>(".sw-curves")!;
+  expect(group.getAttribute("aria-label")).toContain("Changed while it ran: k 32 \u2192 16 at step 15.");
+  group.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("step 10, 1k"));
+  expect(el.querySelector(".sw-foot")!.textContent).not.toContain("changed");
+  group.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("changed before it: k 32 \u2192 16 at step 15"));
+  model.set("progress", { ...PROGRESS, rows: 4, events: 2 });
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-moment-label")).toHaveLength(12));
+  expect([...el.querySelectorAll<HTMLElement>(".sw-moment-label")].slice(0, 2).map(({ style }) => style.top)).toEqual(["0px", "12px"]);
+});
+
+test("events are appended in order, and many are counted", () => {
+  const one = appendMarks(NO_MARKS, { result: { since: 0, events: [{ step: 1, label: "a" }] }, buffers: [] });
+  expect(appendMarks(one, { result: { since: 0, events: [{ step: 1, label: "a" }] }, buffers: [] })).toBe(one);
+  const many = Array.from({ length: 12 }, (_, i) => ({ step: i, label: "lr" }));
+  expect(pictureOf(NO_ROWS, many)).toContain("2 changes, then lr at step 2,");
+});
+
+test("labels that would run into each other go a line down, and none is written where no room is left", () => {
+  const label = "k 32 \u2192 16";
+  const lines = (...shares: number[]) => place(shares.map((share) => ({ share, label }))).map(({ line }) => line);
+  expect(lines(0.1, 0.9)).toEqual([0, 0]);
+  expect(lines(0.1, 0.15, 0.2)).toEqual([0, 1, 2]);
+  expect(lines(0.45, 0.55)).toEqual([0, 1]); // one to the right, one to the left: they would cross
+  expect(lines(...Array<number>(7).fill(0.3))).toEqual([0, 1, 2, 3, 4, null, null]);
+});
+
+test("looking back reads the nearest row in all curves, and the prompt at that snapshot on one scale", async () => {
+  const { model, asked } = handMade({ rows: 6 }, { _snapshots: [20, 50], _about: { ...ABOUT, reads: true } });
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token")).toHaveLength(2));
+  expect(asked.filter(({ method }) => method === "history")).toEqual([{ method: "history", params: { prompt: "a b", feature: null, steps: [20, 50] } }]);
+  expect(el.textContent).toContain("at step 50, the strongest on this prompt at the last snapshot");
+  const labels = () => [...el.querySelectorAll(".sw-token")].map((token) => token.getAttribute("aria-label"));
+  expect(labels()[1]).toContain("activation 4");
+  const slider = el.querySelector<HTMLInputElement>(".sw-back input")!;
+  expect([slider.max, slider.value, slider.getAttribute("aria-valuetext")]).toEqual(["2", "2", "now"]);
+  slider.value = "0";
+  slider.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  await vi.waitFor(() => expect(labels()[1]).toContain("activation 1"));
+  expect(model.get("snapshot_step")).toBe(20);
+  expect(slider.getAttribute("aria-valuetext")).toBe("step 20");
+  expect(el.querySelectorAll("figcaption b")[1]!.textContent).toBe("0.100"); // explained variance of the row of step 20
+  expect(el.querySelector(".sw-foot")!.textContent).toContain("step 20, 2k tokens");
+  expect(el.querySelector(".sw-scale")!.textContent).toContain("4"); // the same at every snapshot
+  el.querySelectorAll<HTMLElement>(".sw-token")[1]!.click();
+  expect(model.get("feature")).toBe(8); // the strongest there at step 20
+  model.set("snapshot_step", null); // from Python
+  await vi.waitFor(() => expect(slider.value).toBe("2"));
+});
+
+test("what is looked at can be had as code, without a model too", async () => {
+  const { el } = mount(handMade({ rows: 6 }, { _snapshots: [20], snapshot_step: 20, feature: 3 }).model);
+  expect(el.querySelector(".sw-read")).toBeNull();
+  expect(button(el, "copy as code")).toBeDefined();
+  expect(codeOf(20, "a \"b\"", 3)).toBe('sw.TokenHeatmap(run.sae_at(20), model, prompt="a \\"b\\"", feature=3)');
+  expect(mount(handMade({ rows: 6 }).model).el.querySelector(".sw-back")).toBeNull(); // no snapshot, no slider
 });
 
 test("what is read aloud changes at each tenth, not with each row", async () => {
