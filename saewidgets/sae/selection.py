@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saewidgets.sae.kernels import Places, preactivation_chunks, preactivations_at
+from saewidgets.sae.kernels import Places, largest, preactivation_chunks, preactivations_at
 
 MAX_DENSITY = 0.12
 """Share of active features above which plain matrix products are as fast as sums over places, on a CPU (measured: they
@@ -96,11 +96,7 @@ def batch_top(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, k: int) -> 
     n, d_sae = x.shape[0], W_enc.shape[1]
     with torch.no_grad():
         most = min(d_sae, MOST * k)
-        values, indices = x.new_empty(n, most), torch.empty(n, most, dtype=torch.int64, device=x.device)
-        for start, chunk in preactivation_chunks(x, W_enc, b_enc, b_in):
-            top = chunk.topk(most, dim=-1, sorted=False)
-            rows = slice(start, start + chunk.shape[0])
-            values[rows], indices[rows] = top.values, top.indices
+        values, indices = largest(x, W_enc, b_enc, b_in, most)
         chosen = values.view(-1).topk(n * k, sorted=False).indices.sort().values
         places = Places.uneven(chosen // most, indices.view(-1)[chosen], n, d_sae)
         h = values.view(-1)[chosen].relu_()

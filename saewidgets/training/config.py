@@ -67,8 +67,10 @@ class TrainConfig:
     n_logs: int = 100
     """Rows of `run.metrics`."""
 
-    n_evaluations: int = 8
-    """How many of the rows also measure CE loss recovered on held-out text, the last one among them."""
+    n_evaluations: int | None = None
+    """How many of the rows also measure CE loss recovered on held-out text, the last one among them. Each runs the
+    model some times, which takes seconds on a CPU; 0 leaves them out. None is one for each 125,000 vectors, from 2 to
+    8."""
 
     n_snapshots: int = 8
     """How many of the rows keep the weights of that moment in half precision, for `run.sae_at`: in `checkpoint_dir`,
@@ -100,6 +102,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < self._number(name) < float("inf"):
                 raise ValueError(f"TrainConfig: {name} must be above 0 and finite, got {value!r}.")
+        if self.n_evaluations is None:
+            object.__setattr__(self, "n_evaluations", max(2, min(8, self.n_tokens // 125_000)))
         for name in ("n_evaluations", "n_snapshots"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:

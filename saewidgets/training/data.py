@@ -48,8 +48,9 @@ class TensorStream:
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
         """The batches of an epoch from number `start` on. The last one may be smaller."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(self.n_vectors, generator=generator).split(self.batch_size)
-        return (self.vectors[rows.to(self.vectors.device)] for rows in order[start:])
+        # copied once an epoch: a copy to a GPU is waited for
+        order = torch.randperm(self.n_vectors, generator=generator).to(self.vectors.device).split(self.batch_size)
+        return (self.vectors[rows] for rows in order[start:])
 
     def fingerprints(self) -> dict[str, str]:
         """What decides the bits of the batches, by name."""

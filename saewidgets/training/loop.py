@@ -177,7 +177,7 @@ class Loop:
         readings, seconds = steps.read(), self.clock.seconds
         progress = self.tokens / config.n_tokens
         knobs, settings = self.settings.knobs_at(progress), self.settings
-        n = config.n_evaluations
+        n = config.n_evaluations or 0
         due = any(before < round(config.n_logs * (i + 1) / n) <= now for i in range(n))
         recovered = self.score(self.sae.clone()) if self.score is not None and due else math.nan
         row: dict[str, float] = {

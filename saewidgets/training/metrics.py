@@ -84,6 +84,8 @@ class Progress:
         if self.epoch is not None and self.n_epochs is not None:
             now = min(int(self.epoch) + 1, self.n_epochs) if self.tokens < self.n_tokens else self.n_epochs
             epochs = f", epoch {now:.3g} of {self.n_epochs:.3g}"
+            if self.n_epochs < 1:
+                epochs = f", {self.n_epochs:.2g} of an epoch"
         return f"{self.state}: step {self.step:,} of {self.n_steps:,}{epochs}"
 
 

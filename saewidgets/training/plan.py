@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from saewidgets.sae.architectures import get_architecture
 from saewidgets.sae.config import check_count
-from saewidgets.sae.kernels import CHUNK_ELEMENTS
+from saewidgets.sae.kernels import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU
 from saewidgets.training.machines import CARDS, Machine, measure
 
 SPARSE = ("topk", "batchtopk", "abstopk")
@@ -140,7 +140,8 @@ def plan(
         raise ValueError(f"plan: vectors_per_second must be above 0, got {vectors_per_second!r}.")
     get_architecture(architecture)
     machine = _machine(device, precision, d_in, d_sae, k)
-    step = _Step(d_in, d_out, d_sae, k, batch_size, architecture in SPARSE, dead_fraction)
+    chunk = CHUNK_ELEMENTS if machine.name in ("cpu", "mps") else CHUNK_ELEMENTS_GPU
+    step = _Step(d_in, d_out, d_sae, k, batch_size, architecture in SPARSE, dead_fraction, chunk)
     room = FILL * (machine.memory or math.inf)
     split = "none"
     if n_gpus is None:
@@ -194,6 +195,7 @@ class _Step:
     rows: float
     sparse: bool
     dead_fraction: float
+    chunk_elements: int
 
     def share(self, n: int, split: str) -> _Step:
         """What one of n GPUs does of it."""
@@ -213,7 +215,7 @@ class _Step:
         weights = 4.0 * self.n_parameters
         batch = 4.0 * ROW_COPIES * self.rows * max(self.d_in, self.d_out)
         if self.sparse:
-            chunk = 4.0 * max(self.d_sae, min(CHUNK_ELEMENTS, self.rows * self.d_sae))
+            chunk = 4.0 * max(self.d_sae, min(self.chunk_elements, self.rows * self.d_sae))
             code = chunk + PLACE_BYTES * self.rows * self.k
         else:
             code = 4.0 * 4 * self.rows * self.d_sae

@@ -36,7 +36,7 @@ VIEWS = {
     "feature_dashboard": "sw.FeatureDashboard(index, feature=feature)",
     "feature_browser": "sw.FeatureBrowser(index, feature=feature)",
     "steering_panel": (
-        "sw.SteeringPanel(sae, model, prompt='Once upon a time', edits={feature: sw.Clamp(8.0)}, index=index)"
+        "sw.SteeringPanel(sae, model, prompt='Once upon a time', edits={feature: sw.Clamp(8.0)}, index=index, seed=1)"
     ),
     "training_monitor": "sw.TrainingMonitor(run)",
 }
@@ -60,6 +60,7 @@ def main() -> None:
         lab = JupyterLab(Path(home))
         try:
             page = NotebookPage(browser, lab, [SETUP, *VIEWS.values()])
+            page.page.set_viewport_size({"width": 1300, "height": 2400})  # the tallest widget, in one piece
             page.run_all()
             page.page.wait_for_timeout(3000)
             page.output(1).locator(".sw-token", has_text=" bridge").first.click()

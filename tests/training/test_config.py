@@ -75,3 +75,9 @@ def test_the_default_rate_falls_with_the_dictionary_and_the_run() -> None:
     assert config.peak_lr(2048, 50_000) == pytest.approx(5e-4)
     assert TrainConfig(n_tokens=1000, lr=0.1).peak_lr(8192, 50_000) == 0.1
     assert TrainConfig(n_tokens=1000, optimizer="signum").peak_lr(64, 10) == 1.25e-3
+
+
+def test_short_runs_are_evaluated_seldom() -> None:
+    """An evaluation costs seconds of the model's time: 8 of them took twenty times as long as training did."""
+    assert [TrainConfig(n_tokens=n).n_evaluations for n in (1000, 500_000, 10_000_000)] == [2, 4, 8]
+    assert TrainConfig(n_tokens=1000, n_evaluations=0).n_evaluations == 0

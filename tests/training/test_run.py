@@ -320,9 +320,14 @@ def test_ce_loss_recovered_is_measured_at_its_own_pace() -> None:
 def test_a_kernel_interrupt_in_wait_pauses_and_says_so() -> None:
     run = train(toy_sae(), ToyStream(), TrainConfig(n_tokens=2_000_000))
     eventually(lambda: run.step > 2)
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt, match=r"paused at step \d+ of \d+\. run.resume\(\) goes on"):
-        run.wait(20)
+    # a process that was started in the background ignores the signal, as a kernel never does
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt, match=r"paused at step \d+ of \d+\. run.resume\(\) goes on"):
+            run.wait(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert run.state == "paused"
     run.stop()
 

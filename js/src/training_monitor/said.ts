@@ -65,9 +65,10 @@ export function stateOf(progress: Progress, seconds: number | null): string {
   }
 }
 
-/** "epoch 3 of 4.1": rounds over the text, the current one counted from 1. */
+/** "epoch 3 of 4.1": rounds over the text, the current one counted from 1; "0.6 of an epoch" where there is less than one. */
 export function epochOf({ epoch, n_epochs }: Moving): string | null {
   if (epoch === null || n_epochs === null) return null;
+  if (n_epochs < 1) return `${n_epochs < 0.1 ? n_epochs.toPrecision(1) : n_epochs.toFixed(1)} of an epoch`;
   const round = Math.min(Math.floor(epoch) + 1, Math.max(1, Math.ceil(n_epochs)));
   return `epoch ${round} of ${Number(n_epochs.toFixed(1))}`;
 }

@@ -8,7 +8,7 @@ import torch
 
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
-from saewidgets.sae.kernels import Places, decode, preactivation_chunks, preactivations_at
+from saewidgets.sae.kernels import Places, decode, largest, preactivations_at
 from saewidgets.sae.revival import aux_k_loss
 
 if TYPE_CHECKING:
@@ -54,11 +54,6 @@ class AbsTopK(Architecture):
     def _code(self, sae: SAE, x: Tensor, k: int) -> tuple[Tensor, Tensor, Places]:
         """Values [n, k] with gradients, indices [n, k], and their places."""
         with torch.no_grad():
-            values, indices = [], []
-            for _, chunk in preactivation_chunks(x, sae.W_enc, sae.b_enc, sae.b_dec):
-                indices.append(chunk.abs().topk(k, dim=-1, sorted=False).indices)
-                values.append(chunk.gather(1, indices[-1]))
-            which = torch.cat(indices) if indices else torch.empty(0, k, dtype=torch.int64, device=x.device)
-            h = torch.cat(values) if values else x.new_empty(0, k)
+            h, which = largest(x, sae.W_enc, sae.b_enc, sae.b_dec, k, magnitude=True)
             places = Places.even(which, sae.cfg.d_sae)
         return preactivations_at(h, places, x, sae.W_enc, sae.b_enc, sae.b_dec), which, places

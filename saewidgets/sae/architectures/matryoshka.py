@@ -49,8 +49,10 @@ class Matryoshka(BatchTopK):
             found, places = batch_top(x, sae.W_enc, sae.b_enc, sae.b_dec, knobs.k)
             # the part of a vector that a ring (what a dictionary adds to the one before) explains is decoded as if it
             # were a vector of its own: places sorted by vector, then ring
-            ends = torch.tensor(widths, device=x.device)
-            part = places.rows * len(widths) + torch.bucketize(places.features, ends, right=True)
+            # not by torch.bucketize: a GPU would wait for the list of widths to be copied
+            part = places.rows * len(widths)
+            for width in widths[:-1]:
+                part += places.features >= width
             part, order = part.sort(stable=True)
             rows, features = places.rows[order], places.features[order]
             places = Places.uneven(rows, features, n, sae.cfg.d_sae)
