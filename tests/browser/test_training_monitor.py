@@ -39,7 +39,8 @@ class Stream:
 
 def start(n_tokens):
     stream = Stream()
-    return stream, sw.train(sw.SAE(sw.SAEConfig(d_in=32, d_sae=256, k=4)), stream, sw.TrainConfig(n_tokens=n_tokens))
+    config = sw.TrainConfig(n_tokens=n_tokens, n_evaluations=8)
+    return stream, sw.train(sw.SAE(sw.SAEConfig(d_in=32, d_sae=256, k=4)), stream, config)
 
 stream, run = start(200_000)
 monitor = sw.TrainingMonitor(run)
