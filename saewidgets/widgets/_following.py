@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ OVER = ("finished", "stopped", "failed")
 """States that a run does not leave."""
 
 
-class RunView:
+class RunView(ABC):
     """How far a run is, and its pause, go on and stop. Plain Python; `run` is a TrainingRun or a SweepRun."""
 
     requests: ClassVar[tuple[str, ...]] = ("rows", "pause", "resume", "stop")
@@ -23,9 +24,9 @@ class RunView:
     def __init__(self, run: Any) -> None:
         self.run = run
 
+    @abstractmethod
     def about(self) -> dict[str, Any]:
         """What is trained, and on what: does not change while the run goes on."""
-        raise NotImplementedError
 
     def pause(self) -> Answer:
         """Pause the run; it acts within a step. Returns the state asked for."""
