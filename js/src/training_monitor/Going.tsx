@@ -62,7 +62,7 @@ export function Buttons({ progress }: { progress: Moving }) {
         </button>
       ) : (
         <button class="sw-button" type="button" disabled={off || asked !== null} title={reason} onClick={() => ask("pause")}>
-          {asked === "resume" ? "going on\u2026" : "\u23f8 pause"}
+          {asked === "resume" ? "going on\u2026" : "\u275a\u275a pause"}
         </button>
       )}
       <button class="sw-button" type="button" disabled={off || asked === "stop"} title={reason} onClick={() => ask("stop")}>
