@@ -8,9 +8,9 @@ The weight falls linearly to zero at `--distil-until` of the run; from there on 
 
 A row is one story from its start (BOS story EOS), or, one time in five, from a later token on, so that the model also
 knows texts that begin in the middle. Rows of similar length share a batch. The schedule follows the clock (the machine
-is shared): learning rates fall as a cosine of elapsed / budget, and the log holds what each step had. Weights, gradients
-and the optimiser are float32; `--bfloat16` runs the matrix products of the student in bfloat16 (1.8 times the tokens a
-second on a CPU that has the instruction). `--start` goes on from an earlier run's weights.
+is shared): learning rates fall as a cosine of elapsed / budget, and the log holds what each step had. Weights,
+gradients and the optimiser are float32; `--bfloat16` runs the student's matrix products in bfloat16 (1.8 times the
+tokens a second on a CPU that has the instruction). `--start` goes on from an earlier run's weights.
 
     python -m saewidgets.models.demo.train_model stories-sampled.txt stories15M data/model \\
         --held-out data/text/held_out.txt \\
