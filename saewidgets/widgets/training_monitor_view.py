@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from saewidgets.activations import check_fits, harvest
+from saewidgets.activations import check_fits, harvest, pack
+from saewidgets.features import TextSample
 from saewidgets.models import share, to_ids, vocabulary_of
 from saewidgets.training.live import label
 from saewidgets.widgets._base import Answer, feature_in_range, token_as_json
 from saewidgets.widgets._following import RunView
+from saewidgets.widgets.feature_dashboard_view import packed
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformer_lens.model_bridge import TransformerBridge
 
     from saewidgets.training import TrainingRun
@@ -32,24 +37,63 @@ COLUMNS = (
 )
 """What of a run's metrics travels to the screen, in this order."""
 
+SAMPLE = 20_000
+"""Tokens that a feature's strongest examples are looked up in."""
+EXAMPLES = 8
+"""Examples of a snapshot."""
+WINDOW = 32
+"""Tokens on each side of a peak."""
+PATIENCE = 0.3
+"""Seconds after which what is found so far is shown."""
+KEPT = 512
+"""Pairs of a snapshot and a feature whose examples are kept, some kilobytes each."""
+
+NO_TEXT = (
+    "This monitor has no text to look for examples in. Give it some: TrainingMonitor(run, model=model, texts=texts)."
+)
+
+
 class TrainingMonitorView(RunView):
     """What a monitor shows of one run, and what may be done to it. Plain Python.
 
     Args:
         run: The run; it may be at any point, and others may watch it too.
-        model: The bridge that the activations come from, to read a prompt at the run's snapshots; None does without.
+        model: The bridge that the activations come from, to read text at the run's snapshots; None: the one that the
+            run's stream reads, if it has one.
+        texts: What a feature's examples are looked up in, up to SAMPLE tokens; None: what the run's stream holds out,
+            and then the first of what it trains on.
 
     Raises:
-        ValueError: the model has no such hook, or not of this size.
+        ValueError: the model has no such hook, or not of this size; the texts are empty.
+        TypeError: a single string, or something else that is no list of texts.
     """
 
-    requests: ClassVar[tuple[str, ...]] = (*RunView.requests, "events", "history", "change")
+    requests: ClassVar[tuple[str, ...]] = (*RunView.requests, "events", "history", "examples", "change")
 
-    def __init__(self, run: TrainingRun, model: TransformerBridge | None = None) -> None:
+    def __init__(self, run: TrainingRun, model: TransformerBridge | None = None, texts: Texts | None = None) -> None:
         super().__init__(run)
-        if model is not None:
-            self.site = check_fits(run.sae, model)
-        self.model = None if model is None else share(model)
+        given = model if model is not None else getattr(run.acts, "model", None)
+        self.model = None if given is None else share(given)
+        self.sample = self._sample_of(texts)
+        self.looked_at = False
+        """Whether examples were asked for: an exported page then carries them."""
+        # a snapshot does not change, so neither does what a feature fires on there
+        self._examples_at = lru_cache(maxsize=KEPT)(self._find_examples)
+
+    def _sample_of(self, texts: Texts | None) -> TextSample | None:
+        """The text to look examples up in; None without a model, or where neither texts nor the stream give one."""
+        if self.model is None:
+            return None
+        self.site = check_fits(self.run.sae, self.model)
+        metadata = self.run.metadata
+        if texts is not None:
+            size = metadata.context_size or min(128, int(self.model.cfg.n_ctx))
+            contexts = pack(self.model, texts, size, metadata.prepend_bos, max_tokens=SAMPLE)
+        elif hasattr(self.run.acts, "excerpt"):
+            contexts = self.run.acts.excerpt(SAMPLE)
+        else:
+            return None
+        return TextSample(self.model, contexts, self.site, metadata.excluded_positions) if len(contexts) else None
 
     def rows(self, since: int = 0) -> Answer:
         """The logged rows from number `since` on.
@@ -124,6 +168,55 @@ class TrainingMonitorView(RunView):
         buffers = [torch.stack(values).numpy().astype("<f4"), torch.stack(strongest).numpy().astype("<i4")]
         return result, [buffer.tobytes() for buffer in buffers]
 
+    def examples(self, feature: int, steps: Sequence[int]) -> Iterator[Answer]:
+        """The places where a feature is most active, at each of some snapshots of the run; grows while it is found.
+
+        The first time the text is read too, which takes some seconds.
+
+        Returns:
+            `feature`, `n_tokens` (in which was looked), `read` (the share of them that is read), `steps` (those done so
+            far, in order), `counts` (examples of each), and what `FeatureDashboardView.examples` says of all of these
+            one after the other, with its buffers.
+
+        Raises:
+            ValueError: the monitor has no text to look in, or a step is not one of the run's snapshots.
+            traitlets.TraitError: there is no such feature.
+        """
+        if self.sample is None:
+            raise ValueError(NO_TEXT)
+        feature_in_range(feature, self.run.cfg.d_sae)
+        self.looked_at = True
+        found: dict[int, pd.DataFrame] = {}
+        for share in self.sample.read():
+            yield self._found(feature, found, share)
+        told = time.monotonic()
+        for step in sorted(steps, reverse=True):  # the last one first: there the feature is most itself
+            found[step] = self._examples_at(step, feature)
+            if time.monotonic() - told > PATIENCE:
+                yield self._found(feature, found, 1.0)
+                told = time.monotonic()
+        yield self._found(feature, found, 1.0)
+
+    def _find_examples(self, step: int, feature: int) -> pd.DataFrame:
+        assert_never_none = self.sample
+        return assert_never_none.examples(self.run.sae_at(step), feature, n=EXAMPLES, window=WINDOW)
+
+    def _found(self, feature: int, found: dict[int, pd.DataFrame], read: float) -> Answer:
+        import pandas as pd
+
+        steps = sorted(found)
+        frames = [found[step] for step in steps if len(found[step])]
+        every = pd.concat(frames) if frames else pd.DataFrame(columns=["tokens", "values", "peak", "position", "context"])
+        result, buffers = packed(every, vocabulary_of(self.model).display)
+        about = {
+            "feature": feature,
+            "n_tokens": self.sample.n_tokens,
+            "read": read,
+            "steps": steps,
+            "counts": [len(found[step]) for step in steps],
+        }
+        return {**about, **result}, buffers
+
     def change(self, name: str, value: Any) -> Answer:
         """Set `lr`, `sparsity`, `k` or `revive` of the run, from its next step on.
 
@@ -161,6 +254,7 @@ class TrainingMonitorView(RunView):
             "hook_name": metadata.hook_name,
             "model_name": metadata.model_name,
             "reads": self.model is not None,
+            "n_sampled": None if self.sample is None else self.sample.n_tokens,
         }
 
 
