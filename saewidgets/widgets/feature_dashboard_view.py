@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from saewidgets.features import FLAGS
 from saewidgets.widgets._base import Answer, Params, finite, source_line, token_as_json
+from saewidgets.widgets._examples import packed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from saewidgets.features import FeatureIndex
-    from saewidgets.models import Token
 
 INTERVALS = 5
 """Into how many intervals of equal width, 0 to its maximum, a feature's activations are divided."""
@@ -163,7 +163,7 @@ class FeatureDashboardView:
             ValueError: the index has no such feature, the group is unknown, or the range is empty.
         """
         kind, n = self._kind(feature, group, range)
-        return packed(self.index.examples(feature, n=n, kind=kind, window=window), self.index.tokens)
+        return packed([self.index.examples(feature, n=n, kind=kind, window=window)], self.index.tokens)
 
     def _kind(self, feature: int, group: str | int, bounds: Sequence[float] | None) -> tuple[Any, int]:
         if bounds is not None:
@@ -191,31 +191,6 @@ class FeatureDashboardView:
         if self.row(feature)["count"] > 0:
             for group in GROUPS:
                 yield "examples", {"feature": feature, "group": group, "window": window}
-
-
-def packed(examples: pd.DataFrame, tokens_of: Callable[[list[int]], Sequence[Token]]) -> Answer:
-    """Examples as `FeatureDashboardView.examples` gives them. `tokens_of`: the tokens of some ids."""
-    parts = [np.asarray(tokens, dtype=np.int64) for tokens in examples["tokens"]]
-    ids, places = np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]), return_inverse=True)
-    lines = [np.asarray(line, dtype=np.float32) for line in examples["values"]]
-    values = np.concatenate([*lines, np.zeros(0, np.float32)])
-    active = np.flatnonzero(values > 0)
-    tokens = tokens_of(ids.tolist())
-    result = {
-        "texts": [token.text for token in tokens],
-        "special": [i for i, token in enumerate(tokens) if token.special],
-        "hex": [i for i, token in enumerate(tokens) if token.hex],
-        "lengths": [len(part) for part in parts],
-        "peaks": [int(peak) for peak in examples["peak"]],
-        "positions": [int(position) for position in examples["position"]],
-        "contexts": [int(context) for context in examples["context"]],
-    }
-    buffers = [
-        places.astype("<u2").tobytes(),
-        active.astype("<i4").tobytes(),
-        values[active].astype("<f4").tobytes(),
-    ]
-    return result, buffers
 
 
 def group_sentence(value: object) -> str:

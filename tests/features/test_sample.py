@@ -31,9 +31,8 @@ def test_it_shows_what_an_index_of_the_same_text_shows(
     often = int(table["count"].idxmax())
     seldom = int(table["count"].where(table["count"] > 2).idxmin())
     for feature in (often, seldom):
-        expected, found = (
-            source.examples(*which, n=5, window=6) for source, which in ((index, (feature,)), (taken, (tiny_sae, feature)))
-        )
+        expected = index.examples(feature, n=5, window=6)
+        found = taken.examples(tiny_sae, feature, n=5, window=6)
         assert list(found.columns) == list(expected.columns) and len(found) == len(expected) > 0
         # vectors in half precision: values are rounded, and places of nearly the same value may change order
         assert found["value"].tolist() == pytest.approx(expected["value"].tolist(), rel=2e-2)

@@ -48,6 +48,7 @@ class RunByHand:
         self._events: list[dict[str, Any]] = []
         self.knobs: dict[str, Any] = {"lr": None, "sparsity": None, "k": 2, "revive": True}
         self.snapshots: list[int] = []
+        self.acts: Any = None
         self.cfg = sw.SAEConfig(d_in=8, d_sae=16, k=2)
         self.metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
 
