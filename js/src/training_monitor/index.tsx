@@ -69,7 +69,7 @@ function TrainingMonitor() {
       <Knobs progress={progress} />
       <Curves rows={rows} marks={marks} at={reading} onAt={setAt} />
       {steps.length > 0 && <LookBack steps={steps} step={snapshot} onStep={setSnapshot} />}
-      {steps.length > 0 && rows.n > 0 && <Health rows={rows} row={back ?? rows.n - 1} />}
+      {back !== null && <Health rows={rows} row={back} />}
       {about.reads && steps.length > 0 && <Prompt asked={history} step={snapshot} />}
       {looksUp && (
         <TopExamples
