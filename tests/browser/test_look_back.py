@@ -117,17 +117,6 @@ def test_features_are_walked_by_key_number_and_from_python(notebook: NotebookPag
     root.locator(".sw-fd-gutter").nth(1).click()
 
 
-def test_a_silent_feature_says_so(notebook: NotebookPage, root: Locator) -> None:
-    count = "[f for f in range(256) if monitor._view.back._sample.examples(run.sae_at(run.snapshots[0]), f, n=1).empty]"
-    silent = int(notebook.run_cell(f"print(({count} or [-1])[0])"))
-    if silent >= 0:
-        notebook.run_cell(f"monitor.feature = {silent}; monitor.snapshot_step = run.snapshots[0]")
-        expect(root.locator(".sw-said-top")).to_contain_text(f"#{silent} at step")
-        expect(root.locator(".sw-said-top")).to_contain_text("silent on all")
-        notebook.screenshot("look_back_silent", root)
-        notebook.run_cell("monitor.feature = None")
-
-
 def test_the_run_goes_on_and_its_snapshots_come(notebook: NotebookPage, root: Locator) -> None:
     root.get_by_role("button", name="go on").click()
     notebook.run_cell("run.wait()", patience=240)

@@ -64,12 +64,11 @@ export function Prompt({ asked, step }: { asked: Asked<History>; step: number | 
         <>
           <div class="sw-row sw-label">
             <span class="sw-title">#{read.feature}</span>
-            <span class="sw-muted">
+            <span class="sw-muted sw-read-said">
               at step {count(read.steps[row]!)}
               {feature === null && ", the strongest on this prompt at the last snapshot"}
               {live && "; click a token for its strongest feature"}
             </span>
-            <span class="sw-spacer" />
             <Scale max={max} of="max on this prompt, all snapshots" />
           </div>
           <TokenStrip

@@ -154,10 +154,12 @@ function At({ top, seen }: { top: Top; seen: number }) {
 /** How all features of that step are had, as Python. */
 function Dashboard({ step, feature }: { step: number; feature: number | null }) {
   return (
-    <p class="sw-row sw-label sw-muted">
-      All features at step {count(step)}, while the run is paused or goes on: a FeatureBrowser of run.sae_at({step})
+    <div class="sw-row sw-label sw-foot sw-all">
+      <span class="sw-muted">
+        All features at step {count(step)}, while the run is paused or goes on: <code class="sw-mono">{browserCode(step, feature)}</code>
+      </span>
       <CopyCode code={browserCode(step, feature)} />
-    </p>
+    </div>
   );
 }
 
