@@ -161,7 +161,7 @@ class ActivationStream:
 
     def excerpt(self, at_most: int) -> Contexts:
         """Contexts that give up to `at_most` vectors, to look things up in: those held out, then the first streamed."""
-        parts = (self.held_out, self._contexts)
+        parts = (self.held_out, self._contexts[:at_most])  # each gives a vector or more
         joined = Contexts(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "mask", "doc")))
         return excerpt(joined, self._wanted(joined.mask).sum(1), at_most)
 

@@ -119,7 +119,7 @@ def figure(metrics: pd.DataFrame, config: TrainConfig, events: Sequence[Mapping[
     if len(measured):
         points = go.Scatter(
             x=measured["tokens"], y=measured["ce_loss_recovered"], mode="lines+markers",
-            name="CE loss recovered", line_color="#ff7f0e",
+            name="CE loss recovered", line_color="#ff7f0e", showlegend=True,
         )  # fmt: skip
         fig.add_trace(points, row=1, col=2)
         fig.data[1].showlegend = True  # two curves in one panel: each needs its name

@@ -39,7 +39,8 @@ class LookBack:
 
     Args:
         run: The run; it may be at any point.
-        model: The bridge that the activations come from; None: the one that the run's stream reads, if it has one.
+        model: The bridge that the activations come from; None: the one that the run's stream reads, if it has one that
+            reads text.
         texts: What a feature's examples are looked up in, up to SAMPLE tokens; None: what the run's stream holds out,
             and then the first of what it trains on.
 
@@ -50,7 +51,7 @@ class LookBack:
 
     def __init__(self, run: TrainingRun, model: TransformerBridge | None, texts: Texts | None) -> None:
         self.run = run
-        given = model if model is not None else getattr(run.acts, "model", None)
+        given = model if model is not None else _own_model(run)
         self.model: Any = None if given is None else share(given)
         if self.model is not None:
             self.site = check_fits(run.sae, self.model)
@@ -163,3 +164,16 @@ class LookBack:
         counts = [len(found[step]) for step in steps]
         about = {"feature": feature, "n_tokens": sample.n_tokens, "read": read, "steps": steps, "counts": counts}
         return {**about, **result}, buffers
+
+
+def _own_model(run: TrainingRun) -> Any:
+    """The model of the run's stream; None where it has none, or one that cannot read text for this SAE."""
+    model = getattr(run.acts, "model", None)
+    if model is None:
+        return None
+    try:
+        check_fits(run.sae, share(model))
+        vocabulary_of(model)
+    except (TypeError, ValueError):  # a stream of someone's own may call anything its model
+        return None
+    return model

@@ -430,6 +430,10 @@ def test_other_texts_and_runs_without_any(past: Any, run: Any) -> None:
     with pytest.raises(TypeError, match="texts"):
         TrainingMonitor(past, texts="A cat sat.")
     run.snapshots = [10]
+    run.sae = past.sae  # what a stream calls its model need not be a bridge, nor have this hook
+    for model in ("gpt2", torch.nn.Linear(2, 2)):
+        run.acts = type("Acts", (), {"model": model})()
+        assert TrainingMonitor(run)._about["reads"] is False
     bare = TrainingMonitor(run, snapshot_step=10, feature=1)
     assert bare._about["n_sampled"] is None
     assert [one["method"] for one in bare.snapshot()["answers"]] == ["rows", "events"]
