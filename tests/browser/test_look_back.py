@@ -137,7 +137,7 @@ def test_a_page_without_a_kernel_looks_back_too(
     steps = [int(step) for step in re.findall(r"\d+", notebook.run_cell("run.snapshots"))]
     expect(root.locator(".sw-said-top")).to_contain_text(f"at step {steps[-1]:,}:")
     expect(root.locator(".sw-fd-example").first).to_be_visible()
-    expect(root.get_by_label("Feature number")).to_have_count(0)
+    expect(root.get_by_label("Feature number")).to_be_disabled()
     root.locator(".sw-back input").focus()
     for step in reversed(steps[:-1]):
         page.page.keyboard.press("ArrowLeft")

@@ -54,6 +54,8 @@ export function bornOf({ steps, peaks }: Pick<Top, "steps" | "peaks">): string {
   return `${born}${grown}${peaks.at(-1) === 0 ? "; silent at the last" : ""}.`;
 }
 
+const OFF = "This page has no kernel, and carries this feature alone.";
+
 interface Props {
   feature: number | null;
   d_sae: number;
@@ -77,11 +79,8 @@ export function TopExamples({ feature, d_sae, n_sampled, steps, step, asks, onFe
   return (
     <div class={`sw-section sw-top ${asked.waiting ? "sw-waiting" : ""}`} role="region" aria-label="Strongest examples" aria-busy={asked.waiting}>
       <div class="sw-row">
-        {live ? (
-          <Stepper feature={feature ?? 0} d_sae={d_sae} onFeature={onFeature} onStep={onStep} />
-        ) : (
-          <span class="sw-title">#{feature}</span>
-        )}
+        <Stepper feature={feature ?? 0} d_sae={d_sae} onFeature={onFeature} onStep={onStep} off={live ? undefined : OFF} />
+        {!live && <span class="sw-label sw-muted">off: this page has no kernel</span>}
         {top && top.steps.length > 0 && <Births top={top} seen={seen} />}
         <span class="sw-spacer" />
         {top && top.steps.length > 0 && <Scale max={Math.max(...top.peaks)} of="max at all snapshots" />}

@@ -342,7 +342,8 @@ test("without text there are no examples; without a kernel what was not recorded
   const { model } = handMade({ rows: 6 }, { ...LOOKED_BACK, _live: false, snapshot_step: 60, feature: 3 });
   const { el } = mount(model);
   await vi.waitFor(() => expect(el.querySelectorAll(".sw-fd-example")).toHaveLength(2));
-  expect(el.querySelector(".sw-fd-number")).toBeNull(); // another feature was not recorded
+  expect(el.querySelector<HTMLInputElement>(".sw-fd-number")!.disabled).toBe(true); // another feature was not recorded
+  expect(el.querySelector(".sw-top")!.textContent).toContain("off: this page has no kernel");
   const send = model.send;
   const heard: ((...given: unknown[]) => void)[] = [];
   const on = model.on;
