@@ -27,6 +27,7 @@ from saewidgets.activations.shards import (
 from saewidgets.sae.config import SAEMetadata
 
 if TYPE_CHECKING:
+    from saewidgets.activations.contexts import Contexts
     from saewidgets.sae.sae import SAE
 
 _READ_BYTES = 1 << 18
@@ -196,6 +197,19 @@ class ActivationCache:
         target = None if self.target_hook_name is None else hook_site(self.model, self.target_hook_name)
         scores = splice_scores(sae, self.model, kept["tokens"], kept["mask"], site, target_site=target)
         return scores.ce_loss_recovered
+
+    def excerpt(self, at_most: int) -> Contexts:
+        """Held-out contexts that give up to `at_most` vectors, to look things up in; none if none were held out.
+
+        Which text each is from was not kept: each counts as one of its own.
+        """
+        from saewidgets.activations.contexts import Contexts, excerpt
+
+        kept = read_small(self.path / HELD_OUT)
+        contexts = Contexts(kept["tokens"], kept["mask"].bool(), torch.arange(len(kept["tokens"])))
+        wanted = contexts.mask.clone()
+        wanted[:, [p for p in self.metadata.excluded_positions if p < wanted.shape[1]]] = False
+        return excerpt(contexts, wanted.sum(1), at_most)
 
     @property
     def _blocks(self) -> Blocks:

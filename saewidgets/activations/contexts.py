@@ -100,6 +100,12 @@ def pack(
     return Contexts(torch.from_numpy(tokens), torch.from_numpy(mask), torch.tensor(doc))
 
 
+def excerpt(contexts: Contexts, counts: Tensor, at_most: int) -> Contexts:
+    """The first contexts that give no more than `at_most` vectors together, `counts` [n] each; at least one."""
+    fit = int((counts.cumsum(0) <= at_most).sum())
+    return contexts[: max(1, fit)]
+
+
 def held_out_from(contexts: Contexts) -> int:
     """Where the held-out contexts begin: with a document of their own, where the text has more than one."""
     n = len(contexts)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.activations.blocks import Ask, Batch, Blocks, BrokenOff, Memory, generator
-from saewidgets.activations.contexts import Contexts, held_out_from, pack
+from saewidgets.activations.contexts import Contexts, excerpt, held_out_from, pack
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
 from saewidgets.activations.sources import Texts
@@ -158,6 +158,12 @@ class ActivationStream:
     def held_out_tokens(self) -> Tensor:
         """Tokens `[n, context_size]` of the contexts that are not streamed."""
         return self._held_out.tokens
+
+    def excerpt(self, at_most: int) -> Contexts:
+        """Contexts that give up to `at_most` vectors, to look things up in: those held out, then the first streamed."""
+        parts = (self.held_out, self._contexts[:at_most])  # each gives a vector or more
+        joined = Contexts(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "mask", "doc")))
+        return excerpt(joined, self._wanted(joined.mask).sum(1), at_most)
 
     @property
     def metadata(self) -> SAEMetadata:

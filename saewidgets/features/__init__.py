@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saewidgets.features.index import FeatureIndex
+from saewidgets.features.sample import TextSample
 from saewidgets.features.table import FLAGS
 
-__all__ = ["FLAGS", "FeatureIndex"]
+__all__ = ["FLAGS", "FeatureIndex", "TextSample"]

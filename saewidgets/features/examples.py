@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from saewidgets.features.rows import FeatureRows, IndexRows
+from saewidgets.features.rows import FeatureRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,20 @@ COLUMNS = (
     "texts",
     "values",
 )
+
+
+class Items(Protocol):
+    """Token positions in the order of their contexts, numbered from 0: of an index, or of a `TextSample`."""
+
+    @property
+    def starts(self) -> Array:
+        """[n_contexts + 1] the first item of each context, and the number of items."""
+
+    def tokens(self, first: int, last: int) -> Array:
+        """Token ids of items first to last, `last` not included."""
+
+    def docs(self, items: Sequence[int] | Array) -> list[int]:
+        """The text that each item comes from."""
 
 
 def candidates(rows: FeatureRows, kind: str | tuple[float, float], seed: int, feature: int) -> Array:
@@ -59,7 +73,7 @@ def candidates(rows: FeatureRows, kind: str | tuple[float, float], seed: int, fe
 
 
 def chosen_items(
-    source: IndexRows, rows: FeatureRows, order: Array, n: int, window: int | None, apart: bool
+    source: Items, rows: FeatureRows, order: Array, n: int, window: int | None, apart: bool
 ) -> list[int]:
     """The first n items of `order` whose windows differ.
 
@@ -94,13 +108,21 @@ def _in_steps(items: Array, order: Array, n: int) -> Iterator[int]:
         yield from items[order[start : start + step]].tolist()
 
 
-def _bounds(source: IndexRows, item: int) -> tuple[int, int, int]:
+def _bounds(source: Items, item: int) -> tuple[int, int, int]:
     context = int(np.searchsorted(source.starts, item, side="right")) - 1
     return context, int(source.starts[context]), int(source.starts[context + 1])
 
 
+def window_of(source: Items, item: int, window: int | None) -> tuple[int, int]:
+    """The items of the window around an item, from and to (exclusive)."""
+    _, first, last = _bounds(source, item)
+    if window is None:
+        return first, last
+    return max(first, item - window), min(last, item + window + 1)
+
+
 def windows(
-    source: IndexRows, rows: FeatureRows, items: list[int], window: int | None, texts: list[str]
+    source: Items, rows: FeatureRows, items: list[int], window: int | None, texts: Sequence[str]
 ) -> pd.DataFrame:
     """The windows around items: `window` tokens on each side inside the same context; None is the whole context."""
     import pandas as pd
@@ -108,9 +130,8 @@ def windows(
     table: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     docs = source.docs(items)
     for rank, (item, doc) in enumerate(zip(items, docs, strict=True)):
-        context, first, last = _bounds(source, item)
-        left = first if window is None else max(first, item - window)
-        right = last if window is None else min(last, item + window + 1)
+        context, first, _ = _bounds(source, item)
+        left, right = window_of(source, item, window)
         tokens = source.tokens(left, right).tolist()
         values = rows.at(np.arange(left, right)).tolist()
         peak = item - left

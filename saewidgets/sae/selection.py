@@ -43,6 +43,11 @@ def everywhere(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> tuple[T
     return torch.addmm(b_enc, x - b_in, W_enc), Everywhere(x.shape[0], W_enc.shape[1])
 
 
+def column(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, feature: int) -> Tensor:
+    """The preactivations of one feature: [n]."""
+    return (x - b_in) @ W_enc[:, feature] + b_enc[feature]
+
+
 def above(
     x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, threshold: Tensor | float
 ) -> tuple[Tensor, Places | Everywhere]:

@@ -76,7 +76,7 @@ class Vectors:
         self.n_vectors: int | None = getattr(acts, "n_vectors", None)
         self.batch_size: int = getattr(acts, "batch_size", None) or 1
         self.position = (0, 0)
-        self._acts, self._sae = acts, sae
+        self.acts, self._sae = acts, sae
         self._told: dict[str, str] | None = None
         self._kept: deque[tuple[tuple[int, int], Batch | None]] = deque()
         self._batches = self._read(0, 0)
@@ -153,7 +153,7 @@ class Vectors:
 
     def fingerprints(self) -> dict[str, str] | None:
         """What the stream said decides its bits when it was first asked, by name; None if it says nothing."""
-        told = getattr(self._acts, "fingerprints", None)
+        told = getattr(self.acts, "fingerprints", None)
         if told is not None and self._told is None:
             self._told = {str(name): str(value) for name, value in told().items()}
         return self._told
@@ -168,10 +168,10 @@ class Vectors:
             n = 0
             # what cannot seek is read over
             batches = (
-                self._acts.batches(epoch, start, may_go_on=lambda: self._may_go_on()) if self._asks
-                else self._acts.batches(epoch, start) if hasattr(self._acts, "batches") and start
-                else self._acts.batches(epoch) if hasattr(self._acts, "batches")
-                else itertools.islice(iter(self._acts), start, None)
+                self.acts.batches(epoch, start, may_go_on=lambda: self._may_go_on()) if self._asks
+                else self.acts.batches(epoch, start) if hasattr(self.acts, "batches") and start
+                else self.acts.batches(epoch) if hasattr(self.acts, "batches")
+                else itertools.islice(iter(self.acts), start, None)
             )  # fmt: skip
             for index, given in enumerate(batches, start):
                 batch = self._checked(given)

@@ -111,15 +111,18 @@ def figure(metrics: pd.DataFrame, config: TrainConfig, events: Sequence[Mapping[
     ]
     fig = make_subplots(rows=2, cols=2, subplot_titles=[title for _, title in panels], vertical_spacing=0.15)
     for place, (column, title) in enumerate(panels):
-        line = go.Scatter(x=metrics["tokens"], y=metrics[column], mode="lines", name=title, line_color="#1f77b4")
+        line = go.Scatter(
+            x=metrics["tokens"], y=metrics[column], mode="lines", name=title, line_color="#1f77b4", showlegend=False
+        )  # fmt: skip
         fig.add_trace(line, row=place // 2 + 1, col=place % 2 + 1)
     measured = metrics.dropna(subset=["ce_loss_recovered"])
     if len(measured):
         points = go.Scatter(
             x=measured["tokens"], y=measured["ce_loss_recovered"], mode="lines+markers",
-            name="CE loss recovered", line_color="#ff7f0e",
+            name="CE loss recovered", line_color="#ff7f0e", showlegend=True,
         )  # fmt: skip
         fig.add_trace(points, row=1, col=2)
+        fig.data[1].showlegend = True  # two curves in one panel: each needs its name
     for number, event in enumerate(events):
         fig.add_vline(x=event["tokens"], line_dash="dot", line_color="#888888", line_width=1, row="all", col="all")
         # one below the other, so that changes at one moment stay readable
@@ -129,5 +132,7 @@ def figure(metrics: pd.DataFrame, config: TrainConfig, events: Sequence[Mapping[
         )  # fmt: skip
     fig.update_xaxes(title_text="vectors", row=2)
     fig.update_yaxes(rangemode="tozero", row=2)
-    fig.update_layout(height=480, margin={"l": 50, "r": 20, "t": 40, "b": 40}, showlegend=False)
+    # inside the panel that has two curves, at the end that such curves leave free
+    legend = {"x": 0.99, "xanchor": "right", "y": 0.6, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"}
+    fig.update_layout(height=480, margin={"l": 50, "r": 20, "t": 40, "b": 40}, legend=legend)
     return fig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saewidgets.sae import SAE, SAEConfig
 from saewidgets.sae.sae import turn_of
@@ -45,6 +45,11 @@ class TrainingRun(BackgroundRun):
         """The config of the SAE in training."""
         return self._sae.cfg
 
+    @property
+    def acts(self) -> Any:
+        """The activations that it trains on, as `train` was given them; a bare tensor as a stream."""
+        return self._vectors.acts
+
     # ── watching ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -77,6 +82,9 @@ class TrainingRun(BackgroundRun):
 
     def sae_at(self, step: int) -> SAE:
         """A frozen copy of the SAE as it was after `step` steps, from half-precision weights, on the CPU.
+
+        It goes wherever an SAE goes, while the run is paused and while it goes on: all features of that step are in
+        `sw.FeatureBrowser(sw.FeatureIndex.build(run.sae_at(step), model, texts, f"step-{step}"))`.
 
         ValueError for a step that is not one of `snapshots`.
         """

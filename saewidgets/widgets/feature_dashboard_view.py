@@ -10,6 +10,7 @@ import numpy as np
 
 from saewidgets.features import FLAGS
 from saewidgets.widgets._base import Answer, Params, finite, source_line, token_as_json
+from saewidgets.widgets._examples import packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +163,7 @@ class FeatureDashboardView:
             ValueError: the index has no such feature, the group is unknown, or the range is empty.
         """
         kind, n = self._kind(feature, group, range)
-        return self._packed(self.index.examples(feature, n=n, kind=kind, window=window))
+        return packed([self.index.examples(feature, n=n, kind=kind, window=window)], self.index.tokens)
 
     def _kind(self, feature: int, group: str | int, bounds: Sequence[float] | None) -> tuple[Any, int]:
         if bounds is not None:
@@ -176,29 +177,6 @@ class FeatureDashboardView:
         if not 0 <= group < len(intervals):
             raise ValueError(f"Feature #{feature} has no interval {group}: it has {len(intervals)}.")
         return (float(intervals["lo"].iloc[group]), float(intervals["hi"].iloc[group])), PER_INTERVAL
-
-    def _packed(self, examples: pd.DataFrame) -> Answer:
-        parts = [np.asarray(tokens, dtype=np.int64) for tokens in examples["tokens"]]
-        ids, places = np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]), return_inverse=True)
-        lines = [np.asarray(line, dtype=np.float32) for line in examples["values"]]
-        values = np.concatenate([*lines, np.zeros(0, np.float32)])
-        active = np.flatnonzero(values > 0)
-        tokens = self.index.tokens(ids.tolist())
-        result = {
-            "texts": [token.text for token in tokens],
-            "special": [i for i, token in enumerate(tokens) if token.special],
-            "hex": [i for i, token in enumerate(tokens) if token.hex],
-            "lengths": [len(part) for part in parts],
-            "peaks": [int(peak) for peak in examples["peak"]],
-            "positions": [int(position) for position in examples["position"]],
-            "contexts": [int(context) for context in examples["context"]],
-        }
-        buffers = [
-            places.astype("<u2").tobytes(),
-            active.astype("<i4").tobytes(),
-            values[active].astype("<f4").tobytes(),
-        ]
-        return result, buffers
 
     def _tokens(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         return [token_as_json(token) for token in self.index.tokens(ids)]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from saewidgets.activations import check_fits, harvest
-from saewidgets.models import share, to_ids, vocabulary_of
 from saewidgets.training.live import label
-from saewidgets.widgets._base import Answer, feature_in_range, token_as_json
+from saewidgets.widgets._base import Answer
 from saewidgets.widgets._following import RunView
+from saewidgets.widgets.look_back import LookBack
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+    from saewidgets.activations.sources import Texts
     from saewidgets.training import TrainingRun
 
 COLUMNS = (
@@ -37,19 +35,17 @@ class TrainingMonitorView(RunView):
 
     Args:
         run: The run; it may be at any point, and others may watch it too.
-        model: The bridge that the activations come from, to read a prompt at the run's snapshots; None does without.
+        model, texts: To read text at the run's snapshots with, see `LookBack`.
 
     Raises:
-        ValueError: the model has no such hook, or not of this size.
+        ValueError, TypeError: what `LookBack` raises.
     """
 
-    requests: ClassVar[tuple[str, ...]] = (*RunView.requests, "events", "history", "change")
+    requests: ClassVar[tuple[str, ...]] = (*RunView.requests, "events", "history", "examples", "change")
 
-    def __init__(self, run: TrainingRun, model: TransformerBridge | None = None) -> None:
+    def __init__(self, run: TrainingRun, model: TransformerBridge | None = None, texts: Texts | None = None) -> None:
         super().__init__(run)
-        if model is not None:
-            self.site = check_fits(run.sae, model)
-        self.model = None if model is None else share(model)
+        self.back = LookBack(run, model, texts)
 
     def rows(self, since: int = 0) -> Answer:
         """The logged rows from number `since` on.
@@ -83,46 +79,13 @@ class TrainingMonitorView(RunView):
         told = [{"step": int(event["step"]), "label": _mark(event)} for event in events]
         return {"since": since, "events": told}, []
 
-    @torch.no_grad()
     def history(self, prompt: str, steps: Sequence[int], feature: int | None = None) -> Answer:
-        """How strongly a feature fires on each of the prompt's n tokens, at each of some snapshots of the run.
+        """See `LookBack.history`."""
+        return self.back.history(prompt, steps, feature)
 
-        `feature`: None takes the one that fires most strongly on the prompt at the last of `steps`.
-
-        Returns:
-            `tokens` (text, special, hex), `feature`, `steps`, and the buffers values float32 [steps, n] and strongest
-            int32 [steps, n], the strongest feature of each token at each step. What the SAE leaves out has 0.
-
-        Raises:
-            ValueError: the monitor has no model, a step is not one of the run's snapshots, the prompt is empty or
-                longer than the model's context.
-            traitlets.TraitError: there is no such feature.
-        """
-        if self.model is None:
-            raise ValueError("This monitor has no model to read a prompt with: TrainingMonitor(run, model=model).")
-        if not steps:
-            raise ValueError("The run has no snapshot yet to read the prompt with.")
-        feature_in_range(feature, self.run.cfg.d_sae)
-        metadata = self.run.metadata
-        ids = to_ids(self.model, prompt, prepend_bos=metadata.prepend_bos)
-        x = harvest(self.model, ids, self.site)[0].float().cpu()
-        values: list[torch.Tensor] = []
-        strongest: list[torch.Tensor] = []
-        for step in sorted(steps, reverse=True):  # the last one first: it may have to choose the feature
-            sae = self.run.sae_at(step)
-            f = sae.encode(x.to(sae.W_dec.dtype)).float()
-            f[[at for at in metadata.excluded_positions if at < len(f)]] = 0.0
-            if feature is None:
-                feature = int(f.amax(0).argmax())
-            values.insert(0, f[:, feature])
-            strongest.insert(0, f.argmax(-1))
-        result = {
-            "tokens": [token_as_json(token) for token in vocabulary_of(self.model).display(ids[0].tolist())],
-            "feature": feature,
-            "steps": sorted(steps),
-        }
-        buffers = [torch.stack(values).numpy().astype("<f4"), torch.stack(strongest).numpy().astype("<i4")]
-        return result, [buffer.tobytes() for buffer in buffers]
+    def examples(self, feature: int, steps: Sequence[int]) -> Iterator[Answer]:
+        """See `LookBack.examples`."""
+        return self.back.examples(feature, steps)
 
     def change(self, name: str, value: Any) -> Answer:
         """Set `lr`, `sparsity`, `k` or `revive` of the run, from its next step on.
@@ -160,7 +123,8 @@ class TrainingMonitorView(RunView):
             "d_sae": cfg.d_sae,
             "hook_name": metadata.hook_name,
             "model_name": metadata.model_name,
-            "reads": self.model is not None,
+            "reads": self.back.model is not None,
+            "n_sampled": self.back.n_sampled,
         }
 
 

@@ -63,6 +63,13 @@ def test_it_holds_every_vector_of_the_stream_once(acts: sw.ActivationStream, fol
     )
 
 
+def test_an_excerpt_is_held_out_text(acts: sw.ActivationStream, folder: Path) -> None:
+    cache = sw.ActivationCache.open(folder)
+    kept = cache.excerpt(10**9)
+    assert torch.equal(kept.tokens, acts.held_out.tokens) and torch.equal(kept.mask, acts.held_out.mask)
+    assert len(cache.excerpt(1)) == 1
+
+
 def test_batches_are_a_pure_function_of_seed_epoch_and_block(folder: Path) -> None:
     cache = sw.ActivationCache.open(folder, batch_size=50, block_batches=9)
     whole = list(cache.batches(1))

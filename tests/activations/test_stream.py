@@ -113,6 +113,20 @@ def test_the_held_out_contexts_are_of_other_documents(demo_model: Any, texts: li
     assert packed.doc[-held_out] != packed.doc[-held_out - 1]
 
 
+def test_an_excerpt_is_held_out_text_first_and_no_more_than_asked_for(demo_model: Any, texts: list[str]) -> None:
+    acts = sw.ActivationStream(demo_model, texts[:24], HOOK, context_size=32)
+    held_out = acts.held_out
+    n = int((held_out.mask.sum(1) - 1).sum())  # position 0 gives none
+    some = acts.excerpt(n + 40)
+    assert torch.equal(some.tokens[: len(held_out)], held_out.tokens)
+    assert len(some) > len(held_out) and n < int((some.mask.sum(1) - 1).sum()) <= n + 40
+    rest = pack(demo_model, texts[:24], 32).tokens[: len(some) - len(held_out)]
+    assert torch.equal(some.tokens[len(held_out) :], rest)
+    assert len(acts.excerpt(1)) == 1
+    whole = acts.excerpt(10**9)
+    assert int((whole.mask.sum(1) - 1).sum()) == n + acts.n_vectors
+
+
 def test_position_0_is_left_out_unless_told_otherwise(demo_model: Any, texts: list[str]) -> None:
     def norms(**options: Any) -> torch.Tensor:
         acts = sw.ActivationStream(demo_model, texts[:8], HOOK, context_size=32, batch_size=1, **options)

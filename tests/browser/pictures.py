@@ -1,10 +1,12 @@
-"""Makes the README's pictures: the five widgets in a real JupyterLab, light and dark, on the embedded model.
+"""Makes the README's pictures: the six widgets in a real JupyterLab, light and dark, on the embedded model.
 
-    python tests/browser/pictures.py            writes notebooks/pictures/<widget>_<theme>.png
+    python tests/browser/pictures.py                    writes notebooks/pictures/<widget>_<theme>.png
+    python tests/browser/pictures.py sweep_monitor      only those of these widgets
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,11 +41,16 @@ VIEWS = {
         "sw.SteeringPanel(sae, model, prompt='Once upon a time', edits={feature: sw.Clamp(8.0)}, index=index, seed=1)"
     ),
     "training_monitor": "sw.TrainingMonitor(run)",
+    "sweep_monitor": (
+        "configs = [sw.SAEConfig(d_in=acts.d_in, d_sae=1024, k=k) for k in (8, 16, 32)]\n"
+        "sweep = sw.sweep(acts, configs, sw.TrainConfig(n_tokens=150_000))\n"
+        "sw.SweepMonitor(sweep)"
+    ),
 }
 
 
 def crop(file: Path) -> None:
-    """Cut a picture to size and to 128 colours, so that all ten together stay small."""
+    """Cut a picture to size and to 128 colours, so that all of them together stay small."""
     picture = Image.open(file).convert("RGB")
     picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST)))
     picture.quantize(128).save(file, optimize=True)
@@ -53,7 +60,8 @@ def view(page: NotebookPage, number: int) -> Locator:
     return page.output(number + 1).locator(".sw-root").first
 
 
-def main() -> None:
+def main(wanted: list[str]) -> None:
+    """Take the pictures of the widgets that are named, or of all."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
@@ -64,12 +72,14 @@ def main() -> None:
             page.run_all()
             page.page.wait_for_timeout(3000)
             page.output(1).locator(".sw-token", has_text=" bridge").first.click()
-            page.run_cell("run.wait()", patience=400)
+            page.run_cell("run.wait(); sweep.wait()", patience=800)
             page.page.wait_for_timeout(3000)
             for theme in ("light", "dark"):
                 page.set_theme(theme)
                 page.page.wait_for_timeout(1000)
                 for number, name in enumerate(VIEWS):
+                    if wanted and name not in wanted:
+                        continue
                     file = PICTURES / f"{name}_{theme}.png"
                     view(page, number).screenshot(path=file, animations="disabled")
                     crop(file)
@@ -80,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from saewidgets.sae import load_sae, save_sae
+from saewidgets.sae import SAE, load_sae, save_sae
 from saewidgets.training import TrainConfig, TrainingRun, train
 from saewidgets.training.metrics import COLUMNS
 
@@ -338,6 +338,19 @@ def test_plot_draws_what_was_measured() -> None:
     figure = run.plot()
     assert len(figure.data) == 4
     assert list(figure.data[1].y) == run.metrics.explained_variance.tolist()
+    assert not any(trace.showlegend for trace in figure.data)  # the panels' titles name them
+    assert run.acts.n_vectors == run.metrics.tokens.iloc[-1] / run.metrics.epoch.iloc[-1]
+
+
+def test_two_curves_in_one_panel_are_named_in_a_legend() -> None:
+    class Scored(ToyStream):
+        def ce_loss_recovered(self, sae: SAE) -> float:
+            return 0.5
+
+    run = train(toy_sae(), Scored(), TrainConfig(n_tokens=20_000, n_evaluations=2))
+    run.wait()
+    named = [trace.name for trace in run.plot().data if trace.showlegend]
+    assert named == ["explained variance", "CE loss recovered"]
 
 
 def test_a_process_ends_cleanly_in_the_middle_of_a_run() -> None:

@@ -17,6 +17,7 @@ import torch
 import traitlets
 
 import saewidgets as sw
+from saewidgets.activations import harvest
 from saewidgets.training.live import events_table
 from saewidgets.training.metrics import COLUMNS as LOGGED
 from saewidgets.widgets.training_monitor import TrainingMonitor
@@ -48,6 +49,7 @@ class RunByHand:
         self._events: list[dict[str, Any]] = []
         self.knobs: dict[str, Any] = {"lr": None, "sparsity": None, "k": 2, "revive": True}
         self.snapshots: list[int] = []
+        self.acts: Any = None
         self.cfg = sw.SAEConfig(d_in=8, d_sae=16, k=2)
         self.metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
 
@@ -353,3 +355,115 @@ def _of_another_hook(run: Any) -> Any:
     other.sae = run.sae.clone()  # type: ignore[attr-defined]
     other.sae.metadata = sw.SAEMetadata(hook_name="blocks.99.hook_resid_post")  # type: ignore[attr-defined]
     return other
+
+
+def top_of(answer: tuple[dict[str, Any], list[bytes]]) -> dict[int, list[float]]:
+    """The strengths of the examples of each step."""
+    result, buffers = answer
+    ends = np.cumsum(result["lengths"])
+    starts = ends - result["lengths"]
+    values = np.zeros(ends[-1] if len(ends) else 0, "f4")
+    values[np.frombuffer(buffers[1], "<i4")] = np.frombuffer(buffers[2], "<f4")
+    peaks = iter(values[starts + result["peaks"]].tolist())
+    return {step: [next(peaks) for _ in range(n)] for step, n in zip(result["steps"], result["counts"], strict=True)}
+
+
+@pytest.fixture(scope="module")
+def past() -> Any:
+    """A run of 10 steps on the embedded model, with two snapshots."""
+    model = sw.load_model()
+    acts = sw.ActivationStream(
+        model, sw.load_texts()[:16], hook_name="blocks.0.hook_resid_post", batch_size=200, context_size=64
+    )
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=64, k=4))
+    run = sw.train(sae, acts, sw.TrainConfig(n_tokens=2_000, n_snapshots=2, n_logs=4, n_evaluations=0))
+    run.wait(120)
+    return run
+
+
+def test_the_strongest_examples_of_a_feature_are_those_of_each_snapshot(past: Any) -> None:
+    monitor = TrainingMonitor(past)  # the stream's own model and text
+    assert monitor._about["reads"] and monitor._about["n_sampled"] > 1_000
+    steps = past.snapshots
+    held_out = past.acts.excerpt(20_000)
+    x = harvest(past.acts.model, held_out.tokens, past.acts.site)
+    wanted = held_out.mask.clone()
+    wanted[:, 0] = False
+    assert monitor._about["n_sampled"] == int(wanted.sum())
+    feature = int(past.sae_at(steps[1]).encode(x[wanted]).amax(0).argmax())
+    parts = list(monitor.answer("examples", {"feature": feature, "steps": steps}))
+    assert parts[0][0]["steps"] == [] and 0 < parts[0][0]["read"] <= 1  # the text is read before
+    result = parts[-1][0]
+    assert (result["feature"], result["steps"], result["read"]) == (feature, steps, 1.0)
+    for step, found in top_of(parts[-1]).items():
+        exact = past.sae_at(step).encode(x[wanted])[:, feature]
+        assert len(found) == 8 and found == sorted(found, reverse=True)
+        assert found[0] == pytest.approx(float(exact.max()), rel=1e-2)
+    again = list(monitor.answer("examples", {"feature": feature, "steps": steps}))
+    assert again == parts[-1:]  # nothing is read or found twice
+    with pytest.raises(traitlets.TraitError, match="no feature #64"):
+        next(monitor.answer("examples", {"feature": 64, "steps": steps}))
+    with pytest.raises(ValueError, match="no snapshot of step 1"):
+        list(monitor.answer("examples", {"feature": 0, "steps": [1]}))
+
+
+def test_a_page_carries_the_examples_that_someone_looked_at(past: Any) -> None:
+    def recorded(monitor: TrainingMonitor) -> list[Any]:
+        return [one["params"] for one in monitor.snapshot()["answers"] if one["method"] == "examples"]
+
+    monitor = TrainingMonitor(past)
+    assert recorded(monitor) == []  # nobody has asked: the text is not read for a page
+    monitor.snapshot_step = past.snapshots[0]
+    (chosen,) = recorded(monitor)
+    history = monitor.answer("history", {"prompt": monitor.prompt, "steps": past.snapshots})[0]
+    assert chosen == {"feature": history["feature"], "steps": past.snapshots}  # what the screen shows
+    monitor.feature = 7
+    assert recorded(monitor) == [{"feature": 7, "steps": past.snapshots}]
+    monitor.prompt = ""
+    assert recorded(monitor) == [{"feature": 7, "steps": past.snapshots}]
+    monitor.feature = None
+    assert recorded(monitor) == []
+
+
+def test_other_texts_and_runs_without_any(past: Any, run: Any) -> None:
+    assert TrainingMonitor(past, texts=["A cat sat."])._about["n_sampled"] < 10
+    with pytest.raises(TypeError, match="texts"):
+        TrainingMonitor(past, texts="A cat sat.")
+    run.snapshots = [10]
+    run.sae = past.sae  # what a stream calls its model need not be a bridge, nor have this hook
+    for model in ("gpt2", torch.nn.Linear(2, 2)):
+        run.acts = type("Acts", (), {"model": model})()
+        assert TrainingMonitor(run)._about["reads"] is False
+    bare = TrainingMonitor(run, snapshot_step=10, feature=1)
+    assert bare._about["n_sampled"] is None
+    assert [one["method"] for one in bare.snapshot()["answers"]] == ["rows", "events"]
+    with pytest.raises(ValueError, match="has no text to look for examples in"):
+        next(bare.answer("examples", {"feature": 1, "steps": [10]}))
+
+
+def test_the_browser_of_a_step_is_built_while_the_run_is_paused_and_while_it_goes_on(tmp_path: Any) -> None:
+    model, texts = sw.load_model(), sw.load_texts()[:16]
+    acts = sw.ActivationStream(model, texts, hook_name="blocks.0.hook_resid_post", batch_size=100, context_size=64)
+    sae = sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=64, k=4))
+    run = sw.train(sae, acts, sw.TrainConfig(n_tokens=20_000, n_snapshots=20, n_logs=20, n_evaluations=0))
+    monitor = TrainingMonitor(run)
+    while not run.snapshots:
+        assert run.state == "running"
+        run.wait(0.05)
+    run.pause()
+    step = run.snapshots[0]
+
+    def browser(name: str) -> dict[str, Any]:
+        index = sw.FeatureIndex.build(run.sae_at(step), model, texts, tmp_path / name, max_tokens=500)
+        return sw.FeatureBrowser(index, recorded=1).snapshot()
+
+    taken = browser("paused")
+    assert run.state == "paused" and not any("error" in answer for answer in taken["answers"])
+    sources = {answer["result"]["source"] for answer in taken["answers"] if answer["method"] == "feature"}
+    assert sources == {f"topk · blocks.0.hook_resid_post · step {step}"}
+    before = run.step
+    run.resume()
+    list(monitor.answer("examples", {"feature": 0, "steps": run.snapshots}))  # both take turns on the one model
+    assert browser("running")["answers"][0]["method"] == "table"
+    run.wait(120)
+    assert run.state == "finished" and run.step > before and run.callback_errors == []

@@ -19,10 +19,12 @@ interface Props {
   width: Width;
   max: number;
   showSpaces: boolean;
+  /** What an example shows when it is opened. */
+  more?: string;
   onPoint: (pointed: Pointed | null) => void;
 }
 
-export function Examples({ examples, width, max, showSpaces, onPoint }: Props) {
+export function Examples({ examples, width, max, showSpaces, more = "the whole context", onPoint }: Props) {
   const list = useRef<HTMLOListElement>(null);
   const [room, setRoom] = useState(0);
   const [open, setOpen] = useState<ReadonlySet<string>>(new Set());
@@ -43,7 +45,7 @@ export function Examples({ examples, width, max, showSpaces, onPoint }: Props) {
       {examples.map((example) => (
         <Line
           key={example.key}
-          {...{ example, max, showSpaces, onPoint, room }}
+          {...{ example, max, showSpaces, more, onPoint, room }}
           width={open.has(example.key) ? "full" : width}
           open={open.has(example.key)}
           onToggle={() => toggle(example.key)}
@@ -59,12 +61,13 @@ interface LineProps {
   open: boolean;
   max: number;
   showSpaces: boolean;
+  more: string;
   room: number;
   onToggle: () => void;
   onPoint: (pointed: Pointed | null) => void;
 }
 
-function Line({ example, width, open, max, showSpaces, room, onToggle, onPoint }: LineProps) {
+function Line({ example, width, open, max, showSpaces, more, room, onToggle, onPoint }: LineProps) {
   const { theme } = usePlace();
   const text = useRef<HTMLDivElement>(null);
   const [from, to] = useMemo(() => part(example, width), [example, width]);
@@ -86,8 +89,8 @@ function Line({ example, width, open, max, showSpaces, room, onToggle, onPoint }
         class="sw-fd-gutter"
         type="button"
         aria-expanded={open}
-        aria-label={`${three(example.value)} on ${named}, token ${example.position} of its context; ${open ? "fold" : "show the whole context"}`}
-        title={open ? "fold" : "show the whole context"}
+        aria-label={`${three(example.value)} on ${named}, token ${example.position} of its context; ${open ? "fold" : `show ${more}`}`}
+        title={open ? "fold" : `show ${more}`}
         onClick={onToggle}
       >
         <span class="sw-number">{three(example.value)}</span>

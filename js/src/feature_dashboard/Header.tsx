@@ -11,10 +11,12 @@ interface StepperProps {
   d_sae: number | null;
   onFeature: (feature: number) => void;
   onStep: (step: 1 | -1) => void;
+  /** Why it is off. */
+  off?: string | undefined;
 }
 
 /** Previous, a number, next. A number that does not exist is said to be none, and the field goes back. */
-export function Stepper({ feature, d_sae, onFeature, onStep }: StepperProps) {
+export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps) {
   const [refusal, setRefusal] = useState<string | null>(null);
   return (
     <form
@@ -31,7 +33,7 @@ export function Stepper({ feature, d_sae, onFeature, onStep }: StepperProps) {
         if (exists) onFeature(wanted);
       }}
     >
-      <button class="sw-button" type="button" title="previous feature (k)" onClick={() => onStep(-1)}>
+      <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "previous feature (k)"} onClick={() => onStep(-1)}>
         {"\u25c2"} k
       </button>
       <label class="sw-label sw-muted">
@@ -44,6 +46,8 @@ export function Stepper({ feature, d_sae, onFeature, onStep }: StepperProps) {
           key={feature}
           defaultValue={String(feature)}
           aria-label="Feature number"
+          disabled={off !== undefined}
+          title={off}
           onFocus={(event) => event.currentTarget.select()}
           onInput={() => setRefusal(null)}
           onKeyDown={(event) => {
@@ -54,7 +58,7 @@ export function Stepper({ feature, d_sae, onFeature, onStep }: StepperProps) {
           }}
         />
       </label>
-      <button class="sw-button" type="button" title="next feature (j)" onClick={() => onStep(1)}>
+      <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "next feature (j)"} onClick={() => onStep(1)}>
         j {"\u25b8"}
       </button>
       {refusal && <p class="sw-status sw-status-error sw-fd-refusal" role="alert">{refusal}</p>}

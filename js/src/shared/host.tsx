@@ -128,7 +128,7 @@ export interface Asked<Result> {
   error: string | null;
   /** True from the asking on; the last answer stays in sight meanwhile. */
   waiting: boolean;
-  /** No answer for 15 s: the kernel is busy or gone. */
+  /** No answer, nor a part of one, for 15 s: the kernel is busy or gone. */
   late: boolean;
 }
 
@@ -148,11 +148,16 @@ export function useRequest<Result>(method: string, params: Params | null): Asked
     }
     const mine = () => number === newest.current;
     setAsked((before) => ({ ...before, waiting: true, late: false }));
-    const timer = setTimeout(() => mine() && setAsked((before) => ({ ...before, late: true })), 15_000);
+    const patience = () => setTimeout(() => mine() && setAsked((before) => ({ ...before, late: true })), 15_000);
+    let timer = patience();
     const show = (answer: Answer<Result>, waiting: boolean) =>
       mine() && setAsked({ answer, error: null, waiting, late: false });
     transport
-      .request<Result>(method, JSON.parse(key) as Params, (part) => show(part, true))
+      .request<Result>(method, JSON.parse(key) as Params, (part) => {
+        clearTimeout(timer);
+        if (mine()) timer = patience();
+        show(part, true);
+      })
       .then((answer) => show(answer, false))
       .catch((reason: Error) => mine() && setAsked((b) => ({ ...b, error: reason.message, waiting: false, late: false })))
       .finally(() => clearTimeout(timer));

@@ -19,6 +19,7 @@ const DEFINITIONS = {
   sparsity: "The coefficient of the sparsity penalty; where it warms up, the warm-up's factor goes on multiplying it.",
   k: "How many features may be active on a vector; setting it ends an annealing of k.",
   revive: "Whether the run works on dead features, to make them active again.",
+  peak: "The strongest activation of the feature on the text that is looked in, by the SAE of that step.",
   activation: "How strongly the feature fires on this token, on the SAE's own scale: compare it with the feature's max.",
   "decoder norm": "The length of the feature's decoder row: how far one unit of activation moves the model.",
   "encoder/decoder cosine": "How alike the direction that detects the feature is to the direction it writes.",

@@ -4,13 +4,13 @@
 import { useMemo } from "preact/hooks";
 import { activationShade } from "../shared/colour";
 import { count, three } from "../shared/format";
-import { useLive, usePlace, useRequest, useTrait } from "../shared/host";
+import { type Asked, useLive, usePlace, useTrait } from "../shared/host";
 import { Scale, Trouble } from "../shared/parts";
 import { PromptForm } from "../shared/prompt";
 import { inQuotes, type Token, TokenStrip } from "../shared/tokens";
 import { float32, int32 } from "../shared/transport";
 
-interface History {
+export interface History {
   tokens: Token[];
   feature: number;
   steps: number[];
@@ -42,12 +42,11 @@ export function LookBack({ steps, step, onStep }: { steps: readonly number[]; st
   );
 }
 
-export function Prompt({ steps, step }: { steps: readonly number[]; step: number | null }) {
+export function Prompt({ asked, step }: { asked: Asked<History>; step: number | null }) {
   const { theme } = usePlace();
   const live = useLive();
   const [prompt, setPrompt] = useTrait<string>("prompt");
   const [feature, setFeature] = useTrait<number | null>("feature");
-  const asked = useRequest<History>("history", { prompt, feature, steps });
   const answer = asked.answer;
   const read = useMemo(() => answer && { ...answer.result, values: float32(answer.buffers[0]), strongest: int32(answer.buffers[1]) }, [answer]);
   const row = read ? (step === null ? read.steps.length - 1 : read.steps.indexOf(step)) : -1;
@@ -65,12 +64,11 @@ export function Prompt({ steps, step }: { steps: readonly number[]; step: number
         <>
           <div class="sw-row sw-label">
             <span class="sw-title">#{read.feature}</span>
-            <span class="sw-muted">
+            <span class="sw-muted sw-read-said">
               at step {count(read.steps[row]!)}
               {feature === null && ", the strongest on this prompt at the last snapshot"}
               {live && "; click a token for its strongest feature"}
             </span>
-            <span class="sw-spacer" />
             <Scale max={max} of="max on this prompt, all snapshots" />
           </div>
           <TokenStrip

@@ -1,40 +1,24 @@
 import { useEffect, useState } from "preact/hooks";
+import { featureKeys } from "../feature_dashboard/keys";
+import dashboardCss from "../feature_dashboard/look.css";
 import { Curve, measuredAt, nearestRow } from "../shared/curve";
-import { count, duration, percent, short, three } from "../shared/format";
-import { useLive, useTrait, widget } from "../shared/host";
+import { count, duration, short } from "../shared/format";
+import { useLive, useRequest, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
-import { Term, type TermName } from "../shared/terms";
+import { Term } from "../shared/terms";
 import { Buttons, Going } from "./Going";
+import { Health } from "./Health";
 import { Knobs } from "./Knobs";
-import { codeOf, LookBack, Prompt } from "./LookBack";
+import { codeOf, type History, LookBack, Prompt } from "./LookBack";
 import css from "./look.css";
+import { MEASURES } from "./measures";
 import { append, appendMarks, type Mark, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "./rows";
 import { type About, pictureOf, type Progress, rowOf, stateOf } from "./said";
+import { TopExamples } from "./TopExamples";
 
-const KEYS = "Left and Right read the curves row by row, Page Up and Down by ten, Home and End go to the first and last row, Esc lets go; Enter applies a changed setting, Esc takes it back; ? shows these keys";
+const KEYS = "Left and Right read the curves row by row, Page Up and Down by ten, Home and End go to the first and last row, Esc lets go; on the slider Left and Right look back and forth; j next feature, k previous; Enter applies a changed setting, Esc takes it back; ? shows these keys";
 const EMPTY = new Float32Array();
 const SILENCE = 12_000; // ms without news of a running run until it is said
-
-interface Measure {
-  column: string;
-  name: TermName;
-  format: (value: number) => string;
-  log?: boolean;
-  include?: readonly number[];
-  clip?: readonly [number, number];
-}
-
-// A share that moves must not change its width with each row.
-const thousandths = (value: number) => value.toFixed(3).replace("-", "\u2212");
-
-const MEASURES: readonly Measure[] = [
-  { column: "loss", name: "loss", format: three, log: true },
-  { column: "explained_variance", name: "explained variance", format: thousandths, clip: [0, 1] },
-  { column: "ce_loss_recovered", name: "CE loss recovered", format: thousandths, clip: [0, 1] },
-  { column: "l0", name: "L0", format: three, include: [0] },
-  { column: "dead_fraction", name: "dead features", format: percent, include: [0, 0.01] },
-  { column: "vectors_per_second", name: "vectors/s", format: short, include: [0] },
-];
 
 function TrainingMonitor() {
   const [progress] = useTrait<Progress>("progress");
@@ -45,14 +29,20 @@ function TrainingMonitor() {
   const [steps] = useTrait<number[]>("_snapshots");
   const [snapshot, setSnapshot] = useTrait<number | null>("snapshot_step");
   const [prompt] = useTrait<string>("prompt");
-  const [feature] = useTrait<number | null>("feature");
+  const [feature, setFeature] = useTrait<number | null>("feature");
+  const live = useLive();
+  const history = useRequest<History>("history", about.reads && steps.length > 0 ? { prompt, feature, steps } : null);
+  const shown = feature ?? history.answer?.result.feature ?? null;
+  const walk = (by: 1 | -1) => setFeature(((shown ?? -1) + by + about.d_sae) % about.d_sae);
+  const looksUp = about.n_sampled !== null && steps.length > 0;
+  const onKeyDown = looksUp && live ? featureKeys({ step: walk }) : undefined;
   const back = snapshot === null ? null : nearestRow(rows.columns.step ?? EMPTY, snapshot);
   const reading = at !== null && at < rows.n ? at : back;
   const seconds = rows.n ? rows.columns.seconds![rows.n - 1]! : null;
   const silent = useSilence(progress);
   const failed = progress.state === "failed";
   return (
-    <div class="sw-monitor">
+    <div class="sw-monitor" onKeyDown={onKeyDown}>
       <Head about={about} progress={progress} />
       <div class="sw-row sw-going">
         <Going progress={progress} />
@@ -79,7 +69,20 @@ function TrainingMonitor() {
       <Knobs progress={progress} />
       <Curves rows={rows} marks={marks} at={reading} onAt={setAt} />
       {steps.length > 0 && <LookBack steps={steps} step={snapshot} onStep={setSnapshot} />}
-      {about.reads && steps.length > 0 && <Prompt steps={steps} step={snapshot} />}
+      {back !== null && <Health rows={rows} row={back} />}
+      {about.reads && steps.length > 0 && <Prompt asked={history} step={snapshot} />}
+      {looksUp && (
+        <TopExamples
+          feature={shown}
+          d_sae={about.d_sae}
+          n_sampled={about.n_sampled!}
+          steps={steps}
+          step={snapshot}
+          asks={snapshot !== null || feature !== null}
+          onFeature={setFeature}
+          onStep={walk}
+        />
+      )}
       <Foot code={snapshot === null ? undefined : codeOf(snapshot, prompt, feature)}>
         {reading !== null ? rowOf(rows, reading, marks) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1, [])}; point at a curve to read all of them` : "The first row comes soon."}
       </Foot>
@@ -183,4 +186,8 @@ function useSilence(progress: Progress): boolean {
   return silent;
 }
 
-export default widget(TrainingMonitor, { name: "sw-training-monitor", css, keys: KEYS });
+export default widget(TrainingMonitor, {
+  name: "sw-training-monitor sw-feature-dashboard", // its examples wear the dashboard's sheet
+  css: dashboardCss + css,
+  keys: KEYS,
+});

@@ -41,6 +41,8 @@ export interface About {
   model_name: string | null;
   /** Whether there is a model to read a prompt with. */
   reads: boolean;
+  /** Tokens that a feature's strongest examples are looked up in; null where there is no text. */
+  n_sampled: number | null;
 }
 
 export function isOver({ state }: Moving): boolean {

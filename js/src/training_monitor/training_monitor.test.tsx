@@ -6,6 +6,7 @@ import { typed } from "./Knobs";
 import { codeOf } from "./LookBack";
 import { append, appendMarks, NO_MARKS, NO_ROWS } from "./rows";
 import { pictureOf } from "./said";
+import { bornOf, browserCode, readTop } from "./TopExamples";
 
 const COLUMNS = ["step", "tokens", "epoch", "seconds", "loss", "explained_variance", "l0", "ce_loss_recovered", "dead_fraction", "vectors_per_second"];
 
@@ -25,7 +26,21 @@ const PROGRESS = {
   vectors_per_second: 38_123, seconds_left: 15, error: null, rows: 2, skipped_steps: 0,
   events: 0, knobs: { lr: 0.001, sparsity: null, k: 32, revive: true } as Record<string, unknown>,
 };
-const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false };
+const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false, n_sampled: null };
+
+/** A feature that is silent at the first snapshot, and then has one example more at each, twice as strong: 2, 4, ... */
+function top(feature: number, steps: number[]): { result: any; buffers: DataView[] } {
+  const counts = steps.map((_, i) => i);
+  const n = counts.reduce((a, b) => a + b, 0);
+  const strengths = counts.flatMap((many, i) => Array.from({ length: many }, (_, j) => 2 * i - j));
+  const result = {
+    feature, n_tokens: 20_000, read: 1, steps, counts, texts: ["the", " bridge"], special: [], hex: [],
+    lengths: Array(n).fill(2), peaks: Array(n).fill(1), positions: Array.from({ length: n }, (_, i) => i), contexts: Array(n).fill(3),
+  };
+  const places = Uint16Array.from({ length: 2 * n }, (_, i) => i % 2);
+  const active = Int32Array.from({ length: n }, (_, i) => 2 * i + 1);
+  return { result, buffers: [places, active, Float32Array.from(strengths)].map(({ buffer }) => new DataView(buffer)) };
+}
 
 /** A model of the host's kind: it keeps who listens, and answers what is asked as a kernel with `there` rows would. */
 function handMade(progress: object = {}, state: object = {}, events: object[] = []) {
@@ -51,6 +66,14 @@ function handMade(progress: object = {}, state: object = {}, events: object[] = 
         const numbers = [new Float32Array([0, 1, 0, 4]), new Int32Array([7, 8, 9, 5])].map((those) => new DataView(those.buffer));
         const history = { tokens: [{ text: "a" }, { text: " b" }], feature: params.feature ?? 5, steps: params.steps };
         queueMicrotask(() => emit("msg:custom", { kind: "answer", id, result: history }, numbers));
+        return;
+      }
+      if (method === "examples") {
+        const part = top(params.feature, params.steps);
+        queueMicrotask(() => {
+          emit("msg:custom", { kind: "part", id, seq: 0, result: { ...top(params.feature, []).result, read: 0.25 } }, top(0, []).buffers);
+          emit("msg:custom", { kind: "answer", id, result: part.result }, part.buffers);
+        });
         return;
       }
       const { result, buffers } = method === "rows" ? piece(params.since, there, 1) : { result: method === "events" ? changes : {}, buffers: [] };
@@ -248,6 +271,99 @@ test("what is looked at can be had as code, without a model too", async () => {
   expect(button(el, "copy as code")).toBeDefined();
   expect(codeOf(20, "a \"b\"", 3)).toBe('sw.TokenHeatmap(run.sae_at(20), model, prompt="a \\"b\\"", feature=3)');
   expect(mount(handMade({ rows: 6 }).model).el.querySelector(".sw-back")).toBeNull(); // no snapshot, no slider
+});
+
+const LOOKED_BACK = { _snapshots: [20, 40, 60], _about: { ...ABOUT, reads: true, n_sampled: 20_000 } };
+const slide = (el: Element, to: number) => {
+  const slider = el.querySelector<HTMLInputElement>(".sw-back input")!;
+  slider.value = String(to);
+  slider.dispatchEvent(new InputEvent("input", { bubbles: true }));
+};
+const examplesAsked = (asked: { method: string; params: unknown }[]) => asked.filter(({ method }) => method === "examples").map(({ params }) => params);
+
+test("a feature's strongest examples are asked for once, when someone looks back, and are seen being born", async () => {
+  const { model, asked } = handMade({ rows: 6 }, LOOKED_BACK);
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-read .sw-token")).toHaveLength(2));
+  expect(examplesAsked(asked)).toEqual([]);
+  expect(el.querySelector(".sw-top")!.textContent).toContain("Move the slider, or choose a feature");
+  slide(el, 2);
+  const lines = () => el.querySelectorAll(".sw-fd-example");
+  await vi.waitFor(() => expect(lines()).toHaveLength(2));
+  expect(examplesAsked(asked)).toEqual([{ feature: 5, steps: [20, 40, 60] }]); // the strongest on the prompt
+  const said = () => el.querySelector(".sw-said-top")!.textContent;
+  expect(said()).toContain("#5 at step 60: peak");
+  expect(said()).toContain("Silent until step 20, active at step 40, peak 2; strongest at step 60, peak 4.");
+  expect(lines()[0]!.textContent).toContain("4");
+  slide(el, 1);
+  await vi.waitFor(() => expect(lines()).toHaveLength(1));
+  expect(el.querySelector(".sw-births .sw-seen")!.getAttribute("height")).toBe("11"); // half as strong as at its strongest
+  expect(el.querySelector(".sw-top .sw-scale")!.textContent).toContain("4max at all snapshots"); // one scale
+  slide(el, 0);
+  await vi.waitFor(() => expect(said()).toContain("#5 at step 20: silent on all 20,000 tokens"));
+  expect(examplesAsked(asked)).toHaveLength(1); // moving the slider asks nothing
+});
+
+test("the numbers of the step stand beside it, with their names", async () => {
+  const { el } = mount(handMade({ rows: 6 }, { ...LOOKED_BACK, snapshot_step: 40 }).model);
+  const health = () => [...el.querySelectorAll(".sw-health > span")].map((each) => each.textContent);
+  await vi.waitFor(() => expect(health()).toHaveLength(5));
+  const found = health().join("|");
+  for (const text of ["loss", "explained variance", "CE loss recovered", "L0", "dead features", "silent for 50k tokens"]) expect(found).toContain(text);
+  expect(found).toMatch(/explained variance.* 0\.300/);
+  expect(found).toContain(" of step 30"); // CE loss recovered was measured there
+  expect(el.querySelector(".sw-health")!.getAttribute("aria-label")).toBe("The run at step 40");
+});
+
+test("j, k and the number walk the features, and the step stays", async () => {
+  const { model, asked } = handMade({ rows: 6 }, { ...LOOKED_BACK, snapshot_step: 60, feature: 0 });
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-fd-example")).toHaveLength(2));
+  const press = (key: string) => el.querySelector(".sw-back input")!.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  press("k");
+  expect(model.get("feature")).toBe(2047);
+  await vi.waitFor(() => expect(el.querySelector(".sw-said-top")!.textContent).toContain("#2047"));
+  press("j");
+  expect([model.get("feature"), model.get("snapshot_step")]).toEqual([0, 60]);
+  await vi.waitFor(() => expect(el.querySelector(".sw-said-top")!.textContent).toContain("#0"));
+  const field = el.querySelector<HTMLInputElement>(".sw-fd-number")!;
+  field.value = "99999";
+  field.form!.dispatchEvent(new Event("submit", { bubbles: true, cancelable: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-top [role=alert]")!.textContent).toContain("There is no feature #99999"));
+  field.value = "#7";
+  field.form!.dispatchEvent(new Event("submit", { bubbles: true, cancelable: true }));
+  await vi.waitFor(() => expect(examplesAsked(asked).at(-1)).toEqual({ feature: 7, steps: [20, 40, 60] }));
+});
+
+test("without text there are no examples; without a kernel what was not recorded says so", async () => {
+  const bare = mount(handMade({ rows: 6 }, { _snapshots: [20], snapshot_step: 20 }).model).el;
+  await vi.waitFor(() => expect(bare.querySelectorAll(".sw-health > span")).toHaveLength(5));
+  expect(bare.querySelector(".sw-top")).toBeNull();
+  const { model } = handMade({ rows: 6 }, { ...LOOKED_BACK, _live: false, snapshot_step: 60, feature: 3 });
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-fd-example")).toHaveLength(2));
+  expect(el.querySelector<HTMLInputElement>(".sw-fd-number")!.disabled).toBe(true); // another feature was not recorded
+  expect(el.querySelector(".sw-top")!.textContent).toContain("off: this page has no kernel");
+  const send = model.send;
+  const heard: ((...given: unknown[]) => void)[] = [];
+  const on = model.on;
+  const other = handMade({ rows: 6 }, { ...LOOKED_BACK, _live: false, snapshot_step: 60, feature: 3 }).model;
+  other.on = (event, callback) => (event === "msg:custom" && heard.push(callback as never), on.call(other, event, callback));
+  other.send = (content) => {
+    const { method, id } = content as { method: string; id: number };
+    if (method === "examples") heard.forEach((callback) => callback({ kind: "error", id, message: "not recorded" }, []));
+    else send.call(other, content);
+  };
+  const page = mount(other).el;
+  await vi.waitFor(() => expect(page.textContent).toContain("this page carries no strongest examples"));
+});
+
+test("a growing answer is read part by part, and a birth is a sentence", () => {
+  const { steps, examples, peaks } = readTop(top(5, [10, 20, 30]) as never);
+  expect([steps, examples.map(({ length }) => length), peaks]).toEqual([[10, 20, 30], [0, 1, 2], [0, 2, 4]]);
+  expect(bornOf({ steps: [10, 20], peaks: [0, 0] })).toBe("Silent at every snapshot.");
+  expect(bornOf({ steps: [10, 20], peaks: [3, 0] })).toBe("Active from the first snapshot on, peak 3; silent at the last.");
+  expect(browserCode(20, 5)).toBe('sw.FeatureBrowser(sw.FeatureIndex.build(run.sae_at(20), model, texts, "step-20"), feature=5)');
 });
 
 test("what is read aloud changes at each tenth, not with each row", async () => {

@@ -120,6 +120,13 @@ class Architecture(ABC):
         # padding has value 0 and the id of some feature, which it must not overwrite
         return values.new_zeros(values.shape[0], sae.cfg.d_sae).scatter_add(1, indices, values)
 
+    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        """What the activation of one feature on vectors [n, d_in] is at most, [n], from its own column alone.
+
+        None: only the whole code tells. Where it is known, the strongest vectors are found without the code of all.
+        """
+        return None
+
     def skip(self, sae: SAE, x: Tensor) -> Tensor | None:
         """What of the output comes from x [n, d_in] directly: [n, d_out]. Asked where `skips`."""
         return None

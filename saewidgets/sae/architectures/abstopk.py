@@ -10,6 +10,7 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
 from saewidgets.sae.kernels import Places, decode, largest, preactivations_at
 from saewidgets.sae.revival import aux_k_loss
+from saewidgets.sae.selection import column
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,9 @@ class AbsTopK(Architecture):
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, indices, _ = self._code(sae, x, sae.cfg.k)
         return h, indices
+
+    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f, _, places = self._code(sae, x, knobs.k)

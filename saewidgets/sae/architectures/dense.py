@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
-from saewidgets.sae.selection import everywhere
+from saewidgets.sae.selection import column, everywhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,9 @@ class Dense(Architecture):
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         f = self.encode(sae, x)
         return f, torch.arange(f.shape[1], device=f.device).repeat(f.shape[0], 1)
+
+    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return ACTIVATIONS[sae.cfg.activation](column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature))
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f = self.encode(sae, x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
-from saewidgets.sae.selection import above, places_above
+from saewidgets.sae.selection import above, column, places_above
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,9 @@ class ReLU(Architecture):
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)
         return places.pad(h)
+
+    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         h, where = above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)

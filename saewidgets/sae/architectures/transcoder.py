@@ -10,6 +10,7 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
 from saewidgets.sae.kernels import decode, encode_topk, topk_code
 from saewidgets.sae.revival import aux_k_loss
+from saewidgets.sae.selection import column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +68,9 @@ class Transcoder(Architecture):
             values, indices, _ = encode_topk(x, sae.W_enc, sae.b_enc, centre(sae), sae.cfg.k)
             return values, indices
         return topk_code(x, sae.W_enc, sae.b_enc, centre(sae), sae.cfg.k)
+
+    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return column(x, sae.W_enc, sae.b_enc, centre(sae), feature).relu()
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f, _, places = encode_topk(x, sae.W_enc, sae.b_enc, centre(sae), knobs.k)
