@@ -170,6 +170,7 @@ test("without a kernel the table sorts and searches, unrecorded rows are off, an
   const { model, el } = await mount({ _live: false, _recorded: [1, 7] });
   expect(rows(el)[0]!.classList.contains("sw-fb-off")).toBe(true);
   expect(rows(el)[0]!.title).toBe("not recorded with this page");
+  expect(el.textContent).toContain("2 of 3,000 features can be opened");
   press(el.querySelector(".sw-title")!, "j");
   expect(model.get("feature")).toBe(7);
   rows(el)[0]!.click();

@@ -82,10 +82,10 @@ function FeatureBrowser() {
         {table && <span class="sw-muted">{count(table.n_tokens)} tokens scanned</span>}
       </div>
       <Trouble asked={asked} />
-      {!live && (
+      {!live && table && (
         <p class="sw-status" role="status">
-          Without a kernel: the table is whole, and this page carries the examples of {recorded.length}{" "}
-          features, {window} tokens to each side; the other rows are grey.
+          Without a kernel: {count(recorded.length)} of {count(table.d_sae)} features can be opened, with {window} tokens to
+          each side of a peak; the rows of the others are grey. The table is whole.
         </p>
       )}
       {table && rows && (
