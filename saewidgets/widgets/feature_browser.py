@@ -74,7 +74,8 @@ class FeatureBrowserView:
             `d_sae`, `n_tokens`, `flags` (names, bit 0 first) with `meanings`, `bars`; and the buffers density
             float32 [d_sae], count int32, max float32, mean float32, encoder/decoder cosine float32, flags uint8 (a
             bit each), small histograms uint8 [d_sae, bars] (heights on a log scale, 255 the feature's tallest),
-            number of top tokens uint8, their lengths in bytes uint16, their texts in UTF-8 one after the other.
+            number of top tokens uint8, their lengths in bytes uint16, their texts in UTF-8 one after the other, their
+            kinds uint8 (0 text, 1 special, 2 hex).
 
         Raises:
             ValueError: no index is called so.
@@ -82,7 +83,7 @@ class FeatureBrowserView:
         source, rows = self.dashboard(index).index, self.dashboard(index).features
         names = list(FLAGS)
         flags = np.array([sum(1 << names.index(flag) for flag in row if flag in names) for row in rows["flags"]])
-        texts, counts = _top_tokens(source, rows["top_tokens"])
+        texts, counts, kinds = _top_tokens(source, rows["top_tokens"])
         result = {
             "d_sae": source.d_sae,
             "n_tokens": source.n_tokens,
@@ -98,6 +99,7 @@ class FeatureBrowserView:
             counts.astype("u1").tobytes(),
             np.array([len(text) for text in texts]).astype("<u2").tobytes(),
             b"".join(texts),
+            bytes(kinds),
         ]
 
     def search(self, index: str, query: str) -> Answer:
@@ -231,12 +233,15 @@ def index_sentence(name: str, names: Sequence[str]) -> str:
     return f"There is no index {name!r} in this browser: it holds {', '.join(map(repr, names))}."
 
 
-def _top_tokens(source: FeatureIndex, rows: Iterable[Sequence[int]]) -> tuple[list[bytes], np.ndarray]:
-    """The top tokens of all features one after the other, as UTF-8, and how many each feature has."""
+def _top_tokens(
+    source: FeatureIndex, rows: Iterable[Sequence[int]]
+) -> tuple[list[bytes], np.ndarray, list[int]]:
+    """The top tokens of all features one after the other, as UTF-8, how many each feature has, and of what kind."""
     kept = [[int(token) for token in row[:TOKENS_IN_A_ROW]] for row in rows]
     ids = sorted({token for row in kept for token in row})
-    texts = {}
-    for token in source.tokens(ids):
-        text = f"<0x{token.text}>" if token.hex else token.text
-        texts[token.id] = text.encode("utf-8", "replace")
-    return [texts[token] for row in kept for token in row], np.array([len(row) for row in kept])
+    known = {
+        token.id: (token.text.encode("utf-8", "replace"), 2 if token.hex else int(token.special))
+        for token in source.tokens(ids)
+    }
+    flat = [known[token] for row in kept for token in row]
+    return [text for text, _ in flat], np.array([len(row) for row in kept]), [kind for _, kind in flat]

@@ -44,7 +44,8 @@ def most_telling(index: FeatureIndex, n: int) -> list[int]:
         with pairs as (
             select token, lead(token) over (order by item) as next from items where item < {FROM_ITEMS}
         ), words as (
-            select pairs.token from pairs join vocabulary word using (token) join vocabulary follows on follows.token = next
+            select pairs.token
+            from pairs join vocabulary word using (token) join vocabulary follows on follows.token = next
             where regexp_full_match(word.text, '\\s\\p{{L}}{{3,}}') group by pairs.token
             having avg((not follows.hex and regexp_matches(follows.text, '^\\p{{L}}'))::int) < 0.5
         ), tops as (
