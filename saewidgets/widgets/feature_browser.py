@@ -21,10 +21,10 @@ SPARK_BINS = 20
 TOKENS_IN_A_ROW = 6
 MOST_FOUND = 1000
 """Features that a search gives, best first."""
-RECORDED = 100
-"""Features that an exported page carries whole: at 24 kB each, 3 MB with the table of the embedded SAE's 3,072."""
+RECORDED = 90
+"""Features that an exported page carries whole: at 29 kB each, 3 MB with the table of the embedded SAE's 3,072."""
 RECORDED_WINDOW = 24
-"""Tokens on each side of a peak that an exported page carries; with 32 a feature takes 33 kB instead of 24."""
+"""Tokens on each side of a peak that an exported page carries; with 32 a feature takes a third more."""
 SORTS = ("match", "feature", "density", "max", "mean", "cosine")
 """What rows may be sorted by; "match" is best match first while something is searched, by number otherwise."""
 

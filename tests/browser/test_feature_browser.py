@@ -59,6 +59,8 @@ def test_what_python_selects_is_scrolled_into_view(notebook: NotebookPage, brows
 def test_headers_sort(notebook: NotebookPage, browser: Locator) -> None:
     browser.get_by_role("button", name="sort by density").click()
     notebook.wait_for("browser.sort, browser.descending", "('density', True)")
+    expect(rows(browser).first).to_be_in_viewport()  # the first rows, wherever the selected one went
+    assert browser.locator(".sw-fb-scroll").evaluate("e => e.scrollTop") == 0
     browser.locator(".sw-fb-scroll").focus()
     notebook.page.keyboard.press("Home")
     order = "sort_values(['density', 'feature'], ascending=[False, True])"

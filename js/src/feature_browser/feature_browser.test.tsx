@@ -115,6 +115,22 @@ test("headers sort, first the largest, then the smallest; aria-sort says so", as
   expect(model.get("feature")).toBe(0);
 });
 
+test("a new order shows its first rows; the selected one stays selected and is found again by a key", async () => {
+  const { model, el } = await mount({ feature: 1500 });
+  await soon(() => expect(ids(el)).toContain("#1500"));
+  const scroller = el.querySelector<HTMLElement>(".sw-fb-scroll")!;
+  expect(scroller.scrollTop).toBeGreaterThan(0);
+  for (const first of [`#${SIZE - 1}`, "#0"]) {
+    head(el, "density").click();
+    await soon(() => expect(ids(el)[0]).toBe(first));
+    expect(scroller.scrollTop).toBe(0);
+    expect(model.get("feature")).toBe(1500);
+  }
+  press(scroller, "ArrowDown");
+  expect(model.get("feature")).toBe(1501);
+  await soon(() => expect(ids(el)).toContain("#1501"));
+});
+
 test("nothing that takes the focus stands inside another; a header is described by its definition", async () => {
   const { el } = await mount();
   expect(el.querySelector("button [tabindex], button button, [role=grid] [role=rowgroup][tabindex='0']")).toBeNull();
