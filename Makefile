@@ -25,7 +25,7 @@ export WANDB_MODE := disabled
 
 .PHONY: help
 help:
-	@echo 'make demo             set everything up and open JupyterLab on notebooks/01_quickstart.ipynb'
+	@echo 'make demo             set everything up and open JupyterLab on a copy of notebooks/01_quickstart.ipynb'
 	@echo 'make demo HEADLESS=1  execute that notebook and write build/01_quickstart.html, which works offline'
 	@echo 'make test             everything that is checked: lint, types, tests, notebooks, a real JupyterLab'
 	@echo 'make js               build the JavaScript of the widgets'
@@ -81,8 +81,18 @@ QUICKSTART := notebooks/01_quickstart.ipynb
 LAB_HOME := build/jupyterlab
 QUIET := '{"fetchNews": "false", "checkForUpdates": false}'
 
+# JupyterLab saves what it executes: it gets copies, and git sees no change. A copy is kept until its notebook is newer,
+# and then still, under another name.
+DEMO := build/demo
+COPIES := $(patsubst notebooks/%,$(DEMO)/%,$(wildcard notebooks/*.ipynb))
+
+$(DEMO)/%.ipynb: notebooks/%.ipynb
+	@mkdir -p $(DEMO)
+	@test ! -e $@ || mv $@ $(DEMO)/$*_before.ipynb
+	@cp $< $@
+
 .PHONY: demo
-demo: $(VENV)/.demo js
+demo: $(VENV)/.demo js $(COPIES)
 ifdef HEADLESS
 	$(SAY) 'Executing $(QUICKSTART)'
 	@mkdir -p build
@@ -94,7 +104,7 @@ else
 	@mkdir -p $(LAB_HOME)/settings/@jupyterlab/apputils-extension $(LAB_HOME)/workspaces
 	@echo $(QUIET) > $(LAB_HOME)/settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings
 	@JUPYTERLAB_SETTINGS_DIR='$(CURDIR)/$(LAB_HOME)/settings' JUPYTERLAB_WORKSPACES_DIR='$(CURDIR)/$(LAB_HOME)/workspaces' \
-		$(BIN)/jupyter lab --ServerApp.root_dir='$(CURDIR)/$(dir $(QUICKSTART))' \
+		$(BIN)/jupyter lab --ServerApp.root_dir='$(CURDIR)/$(DEMO)' \
 		--LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART)) --LabApp.extension_manager=readonly \
 		$$(test "$$(id -u)" = 0 && echo --allow-root)
 endif

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,22 @@ def test_a_bundle_stands_alone(view: str) -> None:
     assert not text.startswith("import") and ";import{" not in text and ";import " not in text
     assert "export{" in text.replace(" ", "")
     assert "sourceMappingURL" not in text
+
+
+def test_the_demo_works_on_copies_and_loses_no_one_s_work(tmp_path: Path) -> None:
+    notebooks = ROOT / "notebooks"
+    copy = tmp_path / "01_quickstart.ipynb"
+    original = (notebooks / copy.name).read_bytes()
+
+    def make() -> None:
+        subprocess.run(["make", "-C", ROOT, f"DEMO={tmp_path}", str(copy)], check=True, capture_output=True)
+
+    make()
+    assert copy.read_bytes() == original
+    copy.write_text("what somebody did")
+    make()
+    assert copy.read_text() == "what somebody did"
+    os.utime(copy, (0, 0))  # the notebook is newer now
+    make()
+    assert copy.read_bytes() == original
+    assert (tmp_path / "01_quickstart_before.ipynb").read_text() == "what somebody did"

@@ -107,8 +107,13 @@ def check_fits(sae: SAE, model: Any, hook_name: str | None = None) -> HookSite:
     """
     name = hook_name or sae.metadata.hook_name
     if name is None:
+        width, pass_it = int(model.cfg.d_model), "hook_name='blocks.2.hook_resid_post'"
+        if sae.cfg.d_in == width:
+            raise ValueError(f"The SAE does not say which hook it was trained at. Pass it: {pass_it}.")
         raise ValueError(
-            "The SAE does not say which hook it was trained at. Pass it: hook_name='blocks.2.hook_resid_post'."
+            f"The SAE does not say which hook it was trained at, and it reads vectors of {sae.cfg.d_in} numbers, but "
+            f"the residual stream of {model.cfg.model_name!r} gives {width}. Pass the model that it belongs to, and "
+            f"the hook: {pass_it}."
         )
     site = hook_site(model, name)
     if site.d_in != sae.cfg.d_in:

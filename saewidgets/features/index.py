@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saewidgets.features import examples, search, summary
+from saewidgets.features.matching import Wanted
 from saewidgets.features.query import Tables
 from saewidgets.features.rows import IndexRows
 from saewidgets.features.schema import N_BINS, N_LOGIT_BINS, read_meta
@@ -208,12 +209,12 @@ class FeatureIndex:
             return self._by_id(self.check_feature(text))
         if not text:
             raise ValueError("the text to search for is empty; give a token such as ' bridge', or an id such as '#412'")
-        stripped = text.strip()
-        if stripped.startswith("#") and stripped[1:].isascii() and stripped[1:].isdigit():
-            return self._by_id(self.check_feature(int(stripped[1:])))
+        wanted = Wanted(text)
+        if wanted.is_number_only:
+            return self._by_id(self.check_feature(wanted.number))
         found = search.by_token(self._tables, self._vocabulary, self._rows, text, n)
-        if stripped.isascii() and stripped.isdigit() and int(stripped) < self.d_sae:
-            found = pd.concat([self._by_id(int(stripped)), found], ignore_index=True)
+        if wanted.number is not None and wanted.number < self.d_sae:
+            found = pd.concat([self._by_id(wanted.number), found], ignore_index=True)
             found = found.drop_duplicates("feature").head(n).reset_index(drop=True)
         if not len(found):
             found.attrs["message"] = f"no feature is active on a token that says {text!r} in the scanned text"

@@ -6,8 +6,9 @@ For a token t and a feature f with n activations on it,
     coverage = n / positions where t stands                                    ("when t stands there, does it fire?")
     score    = closeness * 2 share coverage / (share + coverage) * n / (n + 1)
 
-that is the F1 of "f is active" as a predictor of t, with precision weighted by activation; the last factor halves what
-was seen once. Share and coverage come from all activations of the scan, not from the stored sample.
+closeness is that of `features.matching`; the rest is the F1 of "f is active" as a predictor of t, with precision
+weighted by activation, and halved for what was seen once. Share and coverage come from all activations of the scan, not
+from the stored sample.
 """
 
 from __future__ import annotations
@@ -109,10 +110,10 @@ def spelled(source: IndexRows, texts: list[str], text: str) -> Array:
 
     The text of the first token may begin earlier, that of the last may go on; nothing is looked for across contexts.
     """
-    wanted = text.strip().casefold()
+    wanted = text.strip().lower()
     if not wanted:
         return np.zeros(0, np.int64)
-    said = [shown.casefold() for shown in texts]
+    said = [shown.lower() for shown in texts]
     begins = np.array([_overlap(shown, wanted) for shown in said], np.int64)
     after: dict[int, Array] = {}  # by characters read so far: how many are read after each token; 0 is a miss
     found: list[Array] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
+from saewidgets.features.matching import Wanted
 from saewidgets.features.query import Tables
 from saewidgets.models.tokens import Token
 
@@ -46,16 +47,10 @@ class StoredVocabulary:
         return found
 
     def closeness(self, text: str) -> dict[int, float]:
-        """Scanned tokens that match a text, and how closely: 1 says the same, 0.8 the same but for spaces around
-        and case, 0.4 contains it. Whitespace alone matches only itself; hex chips and special tokens only whole."""
+        """Scanned tokens that match a text, and how closely (see `features.matching`)."""
         texts, special, hexes, counts = self._columns
-        bare = text.strip().casefold()
-        found: dict[int, float] = {}
-        for i, shown in enumerate(texts):
-            if not counts[i]:
-                continue
-            if shown == text:
-                found[i] = 1.0
-            elif bare and not special[i] and not hexes[i] and bare in (said := shown.casefold()):
-                found[i] = 0.8 if said.strip() == bare else 0.4
-        return found
+        wanted = Wanted(text)
+        close = {
+            i: wanted.closeness(shown, whole=special[i] or hexes[i]) for i, shown in enumerate(texts) if counts[i]
+        }
+        return {i: value for i, value in close.items() if value > 0}

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from saewidgets.sae.architectures import Architecture, get_architecture
 
@@ -28,8 +28,13 @@ SHARED = frozenset({"d_in", "d_sae", "architecture", "dtype", "normalize", "init
 
 
 def strict(cls: type[T]) -> type[T]:
-    """Make a dataclass refuse unknown keywords with a sentence that offers the nearest field."""
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    """Make a dataclass refuse unknown keywords with a sentence that offers the nearest field, and say what is missing.
+
+    Where a class has fields without a default, its `EXAMPLE` is the line that shows them.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
+    needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     original = cls.__init__
 
     @functools.wraps(original)
@@ -39,6 +44,9 @@ def strict(cls: type[T]) -> type[T]:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{cls.__name__} has no option {name!r}.{hint} Its options: {', '.join(names)}.")
+        missing = [name for name in needed if name not in keywords and name not in names[: len(args)]]
+        if missing:
+            raise TypeError(f"{cls.__name__} needs {' and '.join(missing)}: {cls.EXAMPLE}.")  # type: ignore[attr-defined]
         original(self, *args, **keywords)
 
     cls.__init__ = __init__  # type: ignore[method-assign]
@@ -62,6 +70,8 @@ class SAEConfig:
     it is refused. Raises ValueError for that, for values out of range (k > d_sae among them) and for an unknown
     architecture, and TypeError for a keyword it does not have.
     """
+
+    EXAMPLE: ClassVar[str] = 'sw.SAEConfig(d_in=288, d_sae=2048, architecture="topk", k=32)'
 
     d_in: int
     """Size of the vectors that the SAE reads and reconstructs."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,22 @@ from saewidgets.sae.architectures import Architecture, get_architecture
 from saewidgets.sae.config import SAEConfig, SAEMetadata
 from saewidgets.sae.kernels import Places, decode
 from saewidgets.sae.normalize import BY_ITSELF, own_size
+
+Given = ParamSpec("Given")
+
+
+def _told_of_configs(init: Callable[Given, None]) -> Callable[Given, None]:
+    """`SAE.__init__`, with a sentence for who gives it the options of a config, or nothing."""
+
+    @functools.wraps(init)
+    def __init__(*args: Given.args, **keywords: Given.kwargs) -> None:
+        wrong = [f"{name}={value!r}" for name, value in keywords.items() if name not in ("cfg", "metadata", "device")]
+        if wrong or (len(args) < 2 and "cfg" not in keywords):
+            line = f"sw.SAEConfig({', '.join(wrong)})" if wrong else SAEConfig.EXAMPLE
+            raise TypeError(f"SAE takes an SAEConfig, which holds its shape: sw.SAE({line}).")
+        init(*args, **keywords)
+
+    return __init__
 
 
 class SAE(nn.Module):
@@ -41,10 +58,11 @@ class SAE(nn.Module):
 
     input_scale: Tensor
 
+    @_told_of_configs
     def __init__(self, cfg: SAEConfig, metadata: SAEMetadata | None = None, device: str | torch.device = "cpu") -> None:
         super().__init__()
         if not isinstance(cfg, SAEConfig):
-            raise TypeError(f"SAE needs an SAEConfig, got {type(cfg).__name__}: SAE(SAEConfig(d_in=.., d_sae=..)).")
+            raise TypeError(f"SAE takes an SAEConfig, got {type(cfg).__name__}: sw.SAE({SAEConfig.EXAMPLE}).")
         dtype = getattr(torch, cfg.dtype)
         generator = torch.Generator().manual_seed(cfg.seed)
         architecture = get_architecture(cfg.architecture)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from saewidgets.sae.config import check_count, strict
 from saewidgets.training.schedule import LR_SCHEDULES, decay_default, lr_factor
@@ -21,6 +21,8 @@ class TrainConfig:
 
     Raises ValueError for values out of range, TypeError for a keyword it does not have.
     """
+
+    EXAMPLE: ClassVar[str] = "sw.TrainConfig(n_tokens=1_000_000)"
 
     n_tokens: int
     """Activation vectors to train on; the stream is gone through again when it ends."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +27,20 @@ Batch = tuple[Tensor, Tensor]
 class TensorStream:
     """Vectors [n, d_in] that are in memory, as a stream: shuffled anew each epoch, by the seed.
 
-    What `train(sae, vectors, ...)` makes of a bare tensor; make one yourself to choose the batch size.
+    What `train(sae, vectors, ...)` makes of a bare tensor or numpy array, whose memory it reads; make one yourself to
+    choose the batch size.
     """
 
-    def __init__(self, vectors: Tensor, batch_size: int = 2048, seed: int = 0) -> None:
+    def __init__(self, vectors: Tensor | np.ndarray, batch_size: int = 2048, seed: int = 0) -> None:
+        if isinstance(vectors, np.ndarray) and vectors.dtype in (np.float16, np.float32, np.float64):
+            vectors = _tensor_of(vectors)
         if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.is_floating_point():
-            got = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+            known = isinstance(vectors, (Tensor, np.ndarray))
+            got = f"{vectors.dtype} {tuple(vectors.shape)}" if known else type(vectors).__name__
             raise TypeError(
-                f"Expected a tensor [n, d_in] of floating-point numbers, a vector per row; got {got}. "
-                "Flatten what comes before the last dimension: x.flatten(0, -2).float()."
+                f"Expected a tensor or an array [n, d_in] of floating-point numbers, a vector per row; got {got}. "
+                "Flatten what comes before the last dimension: x.flatten(0, -2).float(), and of an array "
+                "x.reshape(-1, x.shape[-1]).astype('float32')."
             )
         if not len(vectors):
             raise ValueError(f"The tensor of shape {tuple(vectors.shape)} holds no vectors to train on.")
@@ -63,6 +70,13 @@ class TensorStream:
         }
 
 
+def _tensor_of(array: np.ndarray) -> Tensor:
+    """The same numbers as a tensor, in the same memory where they lie there row after row."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # nothing here writes into them
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
 class Vectors:
     """The batches of a stream, epoch after epoch, on the SAE's device and in its type.
 
@@ -70,7 +84,7 @@ class Vectors:
     """
 
     def __init__(self, acts: Any, sae: SAE) -> None:
-        if isinstance(acts, Tensor):
+        if isinstance(acts, (Tensor, np.ndarray)):
             acts = TensorStream(acts, seed=sae.cfg.seed)
         self.metadata: SAEMetadata = getattr(acts, "metadata", None) or sae.metadata
         self.n_vectors: int | None = getattr(acts, "n_vectors", None)
@@ -86,8 +100,9 @@ class Vectors:
         d_in = getattr(acts, "d_in", None)
         if d_in is None or not (hasattr(acts, "batches") or hasattr(acts, "__iter__")):
             raise TypeError(
-                "The activations must be a tensor [n, d_in], or iterate over tensors [batch, d_in] and have a d_in, as "
-                f"ActivationStream does; got {type(acts).__name__}. Put a list of tensors together: torch.cat(tensors)."
+                "The activations must be a tensor or array [n, d_in], or iterate over tensors [batch, d_in] and have a "
+                f"d_in, as ActivationStream does; got {type(acts).__name__}. "
+                "Put a list of tensors together: torch.cat(tensors)."
             )
         if d_in != sae.cfg.d_in:
             hook = f" of {self.metadata.hook_name}" if self.metadata.hook_name else ""

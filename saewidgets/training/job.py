@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -51,6 +51,10 @@ class TrainJob:
 
     Raises TypeError for a keyword it does not have, ValueError for an unknown split.
     """
+
+    EXAMPLE: ClassVar[str] = (
+        'TrainJob(activations={"cache": "acts"}, sae={"d_sae": 16384, "k": 32}, train={"n_tokens": 1_000_000})'
+    )
 
     activations: Mapping[str, Any]
     """Options of `ActivationCache.open` with its path as `cache`; or of `ActivationStream`, with `model` a name or

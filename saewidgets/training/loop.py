@@ -101,8 +101,12 @@ class Loop:
         self._marked = self.clock.seconds
 
     def _get_ready(self, centre: Tensor) -> Steps:
+        peak = self.config.peak_lr(self.sae.cfg.d_sae, self._planned)
         if self.settings.lr is None:
-            self.settings.lr = self.config.peak_lr(self.sae.cfg.d_sae, self._planned)
+            self.settings.lr = peak
+        for event in self.events:
+            if event["name"] == "lr" and event["old"] is None:  # changed before the length of the run was known
+                event["old"] = peak
         self.steps = Steps(self.sae, self.config, self._planned, centre)
         return self.steps
 

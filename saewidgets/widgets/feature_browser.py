@@ -11,7 +11,7 @@ import traitlets
 from saewidgets.features import FLAGS
 from saewidgets.widgets._base import Answer, Params, Text, feature_in_range
 from saewidgets.widgets.feature_dashboard import DashboardTraits
-from saewidgets.widgets.feature_dashboard_view import FeatureDashboardView, most_specific
+from saewidgets.widgets.feature_dashboard_view import FeatureDashboardView, most_telling
 
 if TYPE_CHECKING:
     from saewidgets.features import FeatureIndex
@@ -21,8 +21,10 @@ SPARK_BINS = 20
 TOKENS_IN_A_ROW = 6
 MOST_FOUND = 1000
 """Features that a search gives, best first."""
-RECORDED_WINDOW = 32
-"""Tokens on each side of a peak that an exported page carries: whole contexts would double it."""
+RECORDED = 90
+"""Features that an exported page carries whole: at 29 kB each, 3 MB with the table of the embedded SAE's 3,072."""
+RECORDED_WINDOW = 24
+"""Tokens on each side of a peak that an exported page carries; with 32 a feature takes a third more."""
 SORTS = ("match", "feature", "density", "max", "mean", "cosine")
 """What rows may be sorted by; "match" is best match first while something is searched, by number otherwise."""
 
@@ -72,7 +74,8 @@ class FeatureBrowserView:
             `d_sae`, `n_tokens`, `flags` (names, bit 0 first) with `meanings`, `bars`; and the buffers density
             float32 [d_sae], count int32, max float32, mean float32, encoder/decoder cosine float32, flags uint8 (a
             bit each), small histograms uint8 [d_sae, bars] (heights on a log scale, 255 the feature's tallest),
-            number of top tokens uint8, their lengths in bytes uint16, their texts in UTF-8 one after the other.
+            number of top tokens uint8, their lengths in bytes uint16, their texts in UTF-8 one after the other, their
+            kinds uint8 (0 text, 1 special, 2 hex).
 
         Raises:
             ValueError: no index is called so.
@@ -80,7 +83,7 @@ class FeatureBrowserView:
         source, rows = self.dashboard(index).index, self.dashboard(index).features
         names = list(FLAGS)
         flags = np.array([sum(1 << names.index(flag) for flag in row if flag in names) for row in rows["flags"]])
-        texts, counts = _top_tokens(source, rows["top_tokens"])
+        texts, counts, kinds = _top_tokens(source, rows["top_tokens"])
         result = {
             "d_sae": source.d_sae,
             "n_tokens": source.n_tokens,
@@ -96,6 +99,7 @@ class FeatureBrowserView:
             counts.astype("u1").tobytes(),
             np.array([len(text) for text in texts]).astype("<u2").tobytes(),
             b"".join(texts),
+            bytes(kinds),
         ]
 
     def search(self, index: str, query: str) -> Answer:
@@ -128,12 +132,12 @@ class FeatureBrowser(DashboardTraits):
 
     Args:
         index: An index, or a list of them: then the first step is to choose one, by its name.
-        feature: The selected feature; without one, the most specific of the index.
+        feature: The selected feature; without one, the most telling of the index.
         index_name: Which index, where there are several.
         sort, descending: What the rows are sorted by: "match", "feature", "density", "max", "mean" or "cosine".
         query: A token, or "#412"; only features that fire on it are listed.
         hide_dead, hide_dense: Leave out features that are never active, or on more than 10 % of tokens.
-        recorded: How many features an exported page carries with their examples (see `most_specific`).
+        recorded: How many features an exported page carries with their examples (see `most_telling`).
         range, group, context: What the dashboard shows of it, see `FeatureDashboard`.
 
     Raises:
@@ -150,7 +154,7 @@ class FeatureBrowser(DashboardTraits):
     query = Text("", help="What is searched.").tag(sync=True)
     hide_dead = traitlets.Bool(True, help="Leave out features that are never active.").tag(sync=True)
     hide_dense = traitlets.Bool(False, help="Leave out features active on more than 10 % of tokens.").tag(sync=True)
-    recorded = traitlets.Int(32, min=0, help="How many features an exported page carries whole.")
+    recorded = traitlets.Int(RECORDED, min=0, help="How many features an exported page carries whole.")
 
     _names = traitlets.List(traitlets.Unicode(), help="What the indexes are called.").tag(sync=True)
 
@@ -164,7 +168,7 @@ class FeatureBrowser(DashboardTraits):
         name = options.setdefault("index_name", view.names[0])
         if name not in view.dashboards:
             raise traitlets.TraitError(index_sentence(name, view.names))
-        given = most_specific(view.dashboard(name).index, 1)[0] if feature is None else feature
+        given = most_telling(view.dashboard(name).index, 1)[0] if feature is None else feature
         super().__init__(view, feature=given, **options)
         self.observe(self._let_go_of_the_range, "feature")
         self.observe(self._begin_anew, "index_name")
@@ -187,11 +191,11 @@ class FeatureBrowser(DashboardTraits):
     def _begin_anew(self, change: object) -> None:
         """Another index has other features: neither the number nor the range of the old one means anything in it."""
         self._let_go_of_the_range(change)
-        self.feature = most_specific(self._view.dashboard(self.index_name).index, 1)[0]
+        self.feature = most_telling(self._view.dashboard(self.index_name).index, 1)[0]
 
     def recorded_features(self) -> list[int]:
-        """The features that an exported page carries: the selected one and the most specific."""
-        best = most_specific(self._view.dashboard(self.index_name).index, self.recorded)
+        """The features that an exported page carries: the selected one and the most telling."""
+        best = most_telling(self._view.dashboard(self.index_name).index, self.recorded)
         return sorted({self.feature, *best})
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
@@ -229,12 +233,15 @@ def index_sentence(name: str, names: Sequence[str]) -> str:
     return f"There is no index {name!r} in this browser: it holds {', '.join(map(repr, names))}."
 
 
-def _top_tokens(source: FeatureIndex, rows: Iterable[Sequence[int]]) -> tuple[list[bytes], np.ndarray]:
-    """The top tokens of all features one after the other, as UTF-8, and how many each feature has."""
+def _top_tokens(
+    source: FeatureIndex, rows: Iterable[Sequence[int]]
+) -> tuple[list[bytes], np.ndarray, list[int]]:
+    """The top tokens of all features one after the other, as UTF-8, how many each feature has, and of what kind."""
     kept = [[int(token) for token in row[:TOKENS_IN_A_ROW]] for row in rows]
     ids = sorted({token for row in kept for token in row})
-    texts = {}
-    for token in source.tokens(ids):
-        text = f"<0x{token.text}>" if token.hex else token.text
-        texts[token.id] = text.encode("utf-8", "replace")
-    return [texts[token] for row in kept for token in row], np.array([len(row) for row in kept])
+    known = {
+        token.id: (token.text.encode("utf-8", "replace"), 2 if token.hex else int(token.special))
+        for token in source.tokens(ids)
+    }
+    flat = [known[token] for row in kept for token in row]
+    return [text for text, _ in flat], np.array([len(row) for row in kept]), [kind for _, kind in flat]

@@ -14,7 +14,7 @@ from saewidgets.widgets.feature_dashboard_view import (
     WINDOW,
     FeatureDashboardView,
     group_sentence,
-    most_specific,
+    most_telling,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class FeatureDashboard(DashboardTraits):
 
     Args:
         index: The index that knows the feature.
-        feature: Its number; without one, the most specific feature of the index is shown.
+        feature: Its number; without one, the most telling feature of the index is shown.
         range: (low, high) of activations; examples come from there. Brushing the histogram sets it.
         group: "top", "random", or the number of an interval (0 is the highest).
         context: How much text of an example: "snippet", "sentence" or "full".
@@ -81,7 +81,7 @@ class FeatureDashboard(DashboardTraits):
     _view: FeatureDashboardView
 
     def __init__(self, index: FeatureIndex, feature: int | None = None, **options: Any) -> None:
-        given = most_specific(index, 1)[0] if feature is None else feature
+        given = most_telling(index, 1)[0] if feature is None else feature
         super().__init__(FeatureDashboardView(index), feature=given, **options)
         self.observe(self._let_go_of_the_range, "feature")
 

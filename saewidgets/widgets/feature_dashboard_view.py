@@ -26,20 +26,37 @@ GROUPS: tuple[str | int, ...] = (*EXAMPLES, *range(INTERVALS))
 """What examples may be asked for by name: "top", "random", and the intervals by number, 0 being the highest."""
 WINDOW = 256
 """Tokens on each side of a peak that travel to the screen: the whole context of any usual SAE."""
-SPECIFIC = "len(flags) = 0 and count >= 20 and density <= 0.01"
-"""Features that may be called specific: seen often enough to prove something, and not on every punctuation mark."""
+FROM_ITEMS = 200_000
+"""Tokens that are read to see which of them are whole words."""
 
 
-def most_specific(index: FeatureIndex, n: int) -> list[int]:
-    """The n features that are best looked at first: without a flag, active on at least 20 and at most 1 % of tokens,
-    and with the largest share of their summed activation on their ten top tokens. Where these are fewer than n, the
-    most active others follow.
+def most_telling(index: FeatureIndex, n: int) -> list[int]:
+    """The n features that are best looked at first: those active on several whole words, often enough to prove it.
+
+        score = count / (count + 100) * sum over its top tokens that are whole words of min(share, 1/4)
+
+    share is of the feature's summed activation, so that no word alone makes a feature telling. A token is a whole word
+    where it is a space and at least three letters and is mostly not followed by a token that goes on with a letter.
+    Features with a flag, active fewer than 20 times or on more than 1 % of tokens come after all others; equal ones in
+    the order of how often they are active.
     """
     found = index.sql(
         f"""
-        select feature from features
-        order by {SPECIFIC} desc, case when {SPECIFIC} then list_sum(top_shares) end desc nulls last,
-            count desc, feature
+        with pairs as (
+            select token, lead(token) over (order by item) as next from items where item < {FROM_ITEMS}
+        ), words as (
+            select pairs.token
+            from pairs join vocabulary word using (token) join vocabulary follows on follows.token = next
+            where regexp_full_match(word.text, '\\s\\p{{L}}{{3,}}') group by pairs.token
+            having avg((not follows.hex and regexp_matches(follows.text, '^\\p{{L}}'))::int) < 0.5
+        ), tops as (
+            select feature, unnest(top_tokens) as token, unnest(top_shares) as share from features
+        ), scores as (
+            select feature, sum(least(share, 0.25)) as on_words from tops semi join words using (token) group by feature
+        )
+        select feature from features left join scores using (feature)
+        order by len(flags) = 0 and count >= 20 and density <= 0.01 desc,
+            count / (count + 100) * on_words desc nulls last, count desc, feature
         limit {int(n)}
         """
     )

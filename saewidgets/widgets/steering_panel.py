@@ -161,7 +161,8 @@ class SteeringPanel(SAEWidget):
         for edits in variants:
             yield "next_token", {"prompt": self.prompt, "edits": edits, "seed": self.seed}
             yield "steered_text", self._of_a_text(edits)
-        yield "control_text", self._of_a_text(now)
+            if edits:
+                yield "control_text", self._of_a_text(edits)
 
     def snapshot(self) -> dict[str, Any]:
         taken = super().snapshot()

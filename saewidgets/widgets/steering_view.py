@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from saewidgets.activations import check_fits, harvest
+from saewidgets.activations import harvest
 from saewidgets.interventions import (
     Ablate,
     Add,
@@ -23,8 +23,9 @@ from saewidgets.interventions import (
     edit_hooks,
     random_direction_edit,
 )
-from saewidgets.models import share, to_ids, vocabulary_of
+from saewidgets.models import to_ids, vocabulary_of
 from saewidgets.widgets._base import Answer, source_line, token_as_json
+from saewidgets.widgets._on_model import ModelView
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,12 +85,8 @@ def from_plain(plain: Plain) -> dict[int, Edit]:
     return edits
 
 
-class SteeringView:
-    """What a steering panel shows, computed from a model, an SAE and (for names and scales) an index. Plain Python.
-
-    Raises:
-        ValueError: the hook does not exist, or the SAE's d_in does not fit it.
-    """
+class SteeringView(ModelView):
+    """What a steering panel shows. Plain Python; an index gives the names and the scales of the sliders."""
 
     requests: ClassVar[tuple[str, ...]] = (
         "features",
@@ -103,10 +100,7 @@ class SteeringView:
     def __init__(
         self, sae: SAE, model: TransformerBridge, index: FeatureIndex | None = None, hook_name: str | None = None
     ) -> None:
-        self.site = check_fits(sae, model, hook_name)
-        self.sae = sae.clone()
-        self.model = share(model)
-        self.index = index
+        super().__init__(sae, model, index, hook_name)
         self._asking = threading.Lock()
         self._prompt: tuple[str, NextToken] | None = None
 

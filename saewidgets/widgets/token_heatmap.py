@@ -10,8 +10,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from saewidgets.activations import check_fits, harvest
-from saewidgets.models import share, to_ids, vocabulary_of
+from saewidgets.activations import harvest
+from saewidgets.models import to_ids, vocabulary_of
 from saewidgets.widgets._base import (
     Answer,
     Params,
@@ -21,6 +21,7 @@ from saewidgets.widgets._base import (
     source_line,
     token_as_json,
 )
+from saewidgets.widgets._on_model import ModelView
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -32,27 +33,10 @@ STRONGEST = 64
 """How many features of a token travel to the screen at least; all k where an SAE has a larger k."""
 
 
-class TokenHeatmapView:
-    """What a heatmap shows of one prompt. Plain Python: model, SAE and (for names and scales) an index.
-
-    Args:
-        sae: The SAE whose features are shown.
-        model: A bridge; its hook is `hook_name`, or the one the SAE was trained on.
-        index: Where a feature's maximum, density and top tokens come from; without it the scale is the prompt's own.
-
-    Raises:
-        ValueError: the hook does not exist, or the SAE's d_in does not fit it.
-    """
+class TokenHeatmapView(ModelView):
+    """What a heatmap shows of one prompt. Plain Python; without an index the scale is the prompt's own."""
 
     requests: ClassVar[tuple[str, ...]] = ("tokens", "values")
-
-    def __init__(
-        self, sae: SAE, model: TransformerBridge, index: FeatureIndex | None = None, hook_name: str | None = None
-    ) -> None:
-        self.site = check_fits(sae, model, hook_name)
-        self.sae = sae.clone()
-        self.model = share(model)
-        self.index = index
 
     @property
     def width(self) -> int:
@@ -137,7 +121,7 @@ class TokenHeatmap(SAEWidget):
     """A prompt with one colour scale over its tokens; click a token for its features, a feature to colour by it.
 
     Args:
-        sae, model, index, hook_name: see `TokenHeatmapView`.
+        sae, model, index, hook_name: see `ModelView`.
         prompt: The text. Typing another one on the screen sets it here, and setting it here moves the screen.
         feature: The feature that gives the colour; None colours each token by its strongest one.
         features: Features that get a line of their own, all on the same text.

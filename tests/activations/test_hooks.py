@@ -69,3 +69,12 @@ def test_an_sae_is_checked_against_the_hook(demo_model: Any, tiny_sae: sw.SAE) -
         check_fits(tiny_sae, demo_model, "blocks.2.mlp.hook_post")
     with pytest.raises(ValueError, match="does not say which hook"):
         check_fits(sw.SAE(sw.SAEConfig(d_in=288, d_sae=64, k=4)), demo_model)
+
+
+def test_an_sae_of_plain_tensors_is_told_what_the_model_gives(demo_model: Any) -> None:
+    sae = sw.SAE(sw.SAEConfig(d_in=32, d_sae=64, k=4))
+    said = "which hook it was trained at, and it reads vectors of 32 numbers, but the residual stream of .* gives 288"
+    with pytest.raises(ValueError, match=said):
+        sw.evaluate(sae, demo_model, ["Once upon a time"])
+    with pytest.raises(ValueError, match="reads vectors of 32 numbers, but 'blocks.2.hook_resid_post' of .* gives 288"):
+        sw.FeatureIndex.build(sae, demo_model, ["Once"], "nowhere", hook_name="blocks.2.hook_resid_post")

@@ -195,6 +195,16 @@ def test_the_slider_still_works_in_a_page_without_a_kernel(
     page.page.keyboard.press("[")
     expect(panel.locator(".sw-edit-unit")).to_have_text(re.compile("= 1.5.×.max"))
     expect(panel.get_by_role("alert")).to_have_count(0)
+    random = panel.get_by_role("button", name="random direction")
+    random.click()
+    control = panel.locator(".sw-column").nth(2)
+    slider.focus()
+    for key in "[[]":  # the strengths beside the present one have their random direction too
+        page.page.keyboard.press(key)
+        expect(control.locator(".sw-tokens")).to_be_visible()
+        expect(control.locator(".sw-status")).to_have_count(0)
+    page.screenshot("steering_panel_offline_control", panel)
+    random.click()
     box = slider.bounding_box()
     assert box is not None
     page.page.mouse.click(box["x"] + 9, box["y"] + 12)

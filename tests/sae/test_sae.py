@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_repr_and_wrong_sizes() -> None:
     assert repr(sae) == "SAE(topk, d_in=12, d_sae=40, k=4, hook_name='blocks.2.hook_resid_post')"
     with pytest.raises(ValueError, match="size 12 .*shape"):
         sae.encode(vectors(3, 13))
-    with pytest.raises(TypeError, match="needs an SAEConfig"):
+    with pytest.raises(TypeError, match="takes an SAEConfig"):
         SAE({"d_in": 3})  # type: ignore[arg-type]
 
 
@@ -180,3 +181,20 @@ def test_another_architecture_needs_only_to_be_registered() -> None:
     sae = SAE(SAEConfig(d_in=12, d_sae=40, k=4, architecture="first-k"))
     f = sae.encode(torch.randn(6, 12, generator=torch.Generator().manual_seed(0)))
     assert f[:, 4:].eq(0).all() and f[:, :4].gt(0).any()
+
+
+def test_the_options_of_a_config_given_to_an_sae_are_told_where_they_belong():
+    with pytest.raises(TypeError, match=r"an SAEConfig, which holds its shape: sw.SAE\(sw.SAEConfig\(d_in=32, k=4\)\)"):
+        SAE(d_in=32, k=4)
+    with pytest.raises(TypeError, match=r"sw.SAE\(sw.SAEConfig\(d_in=288, d_sae=2048, architecture=\"topk\", k=32\)\)"):
+        SAE()
+    sae = SAE(cfg=SAEConfig(d_in=8, d_sae=16, k=2), device="cpu")
+    assert list(inspect.signature(SAE).parameters) == ["cfg", "metadata", "device"]
+    assert torch.equal(copy.deepcopy(sae).W_dec, sae.W_dec)
+
+
+def test_a_config_says_what_it_needs():
+    with pytest.raises(TypeError, match=r"SAEConfig needs d_in and d_sae: sw.SAEConfig\(d_in=288"):
+        SAEConfig()
+    with pytest.raises(TypeError, match="SAEConfig needs d_sae"):
+        SAEConfig(8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,15 +31,31 @@ def test_a_bare_tensor_trains_and_is_shuffled_by_the_seed() -> None:
     assert not torch.equal(next(iter(stream)), next(iter(TensorStream(vectors, 1000, seed=4))))
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+@pytest.mark.filterwarnings("error")
+def test_an_array_trains_as_the_tensor_of_its_numbers_does(kind: type) -> None:
+    tensor = ToyStream().vectors.to(getattr(torch, np.dtype(kind).name))
+    array = tensor.numpy().copy()
+    array.setflags(write=False)  # as one that is mapped from a file
+    for given in (array, np.asfortranarray(array), array[::-1][::-1]):
+        assert torch.equal(next(iter(TensorStream(given))), next(iter(TensorStream(tensor))))
+    runs = [train(toy_sae(), vectors, TrainConfig(n_tokens=10_000, n_logs=2)) for vectors in (array, tensor)]
+    for run in runs:
+        run.wait()
+    assert torch.equal(runs[0].sae.W_dec, runs[1].sae.W_dec)
+
+
 @pytest.mark.parametrize(
     ("acts", "error", "sentence"),
     [
         (torch.zeros(4, 3, D_IN), TypeError, r"a vector per row; got torch.float32 \(4, 3, 24\)\. Flatten"),
         (torch.zeros(4, D_IN, dtype=torch.int64), TypeError, "floating-point numbers.* got torch.int64"),
+        (np.zeros((4, 3, D_IN)), TypeError, r"float64 \(4, 3, 24\)\. .* x.reshape\(-1, x.shape\[-1\]\)"),
+        (np.zeros((4, D_IN), int), TypeError, "floating-point numbers.* got int64"),
         (torch.zeros(0, D_IN), ValueError, "holds no vectors"),
         (torch.zeros(4, D_IN + 1), ValueError, r"size 24 \(d_in\), but the activations have size 25"),
         ([torch.zeros(4, D_IN)], TypeError, r"Put a list of tensors together: torch.cat\(tensors\)"),
-        ("activations.pt", TypeError, "must be a tensor .* got str"),
+        ("activations.pt", TypeError, "must be a tensor or array .* got str"),
     ],
 )
 def test_what_is_no_stream_of_vectors_is_refused(acts: Any, error: type[Exception], sentence: str) -> None:

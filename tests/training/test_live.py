@@ -9,6 +9,8 @@ import pytest
 
 from saewidgets.sae import SAE, SAEConfig
 from saewidgets.training import TrainConfig, TrainingRun, train
+from saewidgets.training.data import Vectors
+from saewidgets.training.loop import Loop
 
 from .toy import D_IN, Then, ToyStream, toy_sae
 
@@ -49,6 +51,16 @@ def test_a_change_counts_from_the_next_step_on_and_is_written_down() -> None:
     assert run.knobs == {"lr": 5e-4, "sparsity": None, "k": 6, "revive": False}
     assert run.sae.cfg.k == 6  # what was trained with k=6 encodes with k=6
     assert run.sae.encode_sparse(ToyStream().vectors[:4])[0].shape == (4, 6)
+
+
+def test_a_rate_that_is_set_before_the_first_step_replaces_the_one_that_was_to_come() -> None:
+    sae, config = toy_sae(), every_step(20)
+    loop = Loop(sae, Vectors(ToyStream(), sae), config, None)
+    loop.set({"lr": 1e-4})
+    loop.begin(lambda: True)
+    peak = config.peak_lr(sae.cfg.d_sae, 20)
+    assert [(event["old"], event["new"]) for event in loop.events] == [(peak, 1e-4)]
+    assert loop.settings.lr == 1e-4
 
 
 def test_the_schedule_goes_on_over_a_rate_that_was_set() -> None:

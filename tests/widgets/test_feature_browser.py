@@ -42,7 +42,10 @@ def test_top_tokens_come_back_exactly(word_index: FeatureIndex) -> None:
     first = per_feature[:BRIDGE].sum()
     assert texts[first : first + per_feature[BRIDGE]] == [" bridge"]
     assert per_feature[DEAD] == 0
-    assert {"<script>alert(1)</script>", "\u202eabc", "<0xC3>", "\n"} <= set(texts)
+    assert {"<script>alert(1)</script>", "\u202eabc", "C3", "\n"} <= set(texts)
+    kinds = buffers[10]
+    assert len(kinds) == len(texts)
+    assert {text for text, kind in zip(texts, kinds, strict=True) if kind == 2} == {"C3"}
 
 
 def test_small_histograms_show_what_is_there() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 import traitlets
 
@@ -16,7 +18,7 @@ from saewidgets.widgets.feature_dashboard_view import (
     INTERVALS,
     PER_INTERVAL,
     FeatureDashboardView,
-    most_specific,
+    most_telling,
 )
 
 DEAD, DENSE, BRIDGE, MARKUP = 0, 1, 4, 5
@@ -103,11 +105,49 @@ def test_questions_that_make_no_sense_get_a_sentence(view: FeatureDashboardView)
         view.examples(BRIDGE, INTERVALS)
 
 
-def test_without_a_feature_the_most_specific_is_shown(word_index: FeatureIndex) -> None:
-    first = most_specific(word_index, 3)
+def test_without_a_feature_the_most_telling_is_shown(word_index: FeatureIndex) -> None:
+    first = most_telling(word_index, 3)
     assert len(first) == 3 and DEAD not in first and DENSE not in first
     assert FeatureDashboard(word_index).feature == first[0]
-    assert sorted(most_specific(word_index, 100)) == list(range(30))
+    assert sorted(most_telling(word_index, 100)) == list(range(30))
+
+
+class Read:
+    """As much of an index as the choice of the first feature asks: one query over three tables."""
+
+    def __init__(self, **tables: pd.DataFrame) -> None:
+        self.connection = duckdb.connect()
+        for name, frame in tables.items():
+            self.connection.register(name, frame)
+
+    def sql(self, query: str) -> pd.DataFrame:
+        return self.connection.sql(query).df()
+
+
+def test_several_whole_words_come_before_one_and_before_pieces() -> None:
+    words = [" red", " blue", " old", " green", " prac", "tice", ".", " a"]
+    vocabulary = pd.DataFrame({"token": range(len(words)), "text": words, "hex": False})
+    text = [0, 6, 1, 6, 2, 6, 3, 6, 4, 5, 6, 7, 6] * 20  # " prac" is always followed by "tice"
+    items = pd.DataFrame({"item": range(len(text)), "token": text})
+    tops = {
+        0: ([4, 5], [0.6, 0.4]),  # a word in two pieces
+        1: ([0], [1.0]),
+        2: ([0, 1, 2, 3], [0.4, 0.3, 0.2, 0.1]),
+        3: ([0, 1, 2, 3], [0.4, 0.3, 0.2, 0.1]),  # the same, seen once
+        4: ([7, 6], [0.5, 0.5]),
+    }
+    features = pd.DataFrame(
+        {
+            "feature": list(tops),
+            "top_tokens": [tokens for tokens, _ in tops.values()],
+            "top_shares": [shares for _, shares in tops.values()],
+            "count": [500, 500, 500, 1, 400],
+            "density": 0.001,
+            "flags": [[]] * len(tops),
+        }
+    )
+    index = Read(features=features, vocabulary=vocabulary, items=items)
+    assert most_telling(index, 5) == [2, 1, 0, 4, 3]
 
 
 def test_what_does_not_exist_is_refused(word_index: FeatureIndex) -> None:

@@ -99,6 +99,17 @@ def test_a_page_carries_the_sliders_steps(demo_model: TransformerBridge, demo_sa
     assert 8.0 in steps and asked.count("steered_text") == len(steps) >= 5
 
 
+def test_a_page_carries_the_random_direction_at_every_strength(
+    demo_model: TransformerBridge, demo_sae: sw.SAE
+) -> None:
+    panel = sw.SteeringPanel(demo_sae, demo_model, PROMPT, edits={5: sw.Clamp(8.0), 7: sw.Ablate()}, n_tokens=2)
+    asked = list(panel.recorded_requests())
+    steered = [params for method, params in asked if method == "steered_text"]
+    assert [params for method, params in asked if method == "control_text"] == steered and len(steered) >= 5
+    panel.edits = {}
+    assert "control_text" not in [method for method, _ in panel.recorded_requests()]
+
+
 def test_the_reach_of_a_slider_moves_x_by_its_own_length(
     view: SteeringView, demo_model: TransformerBridge, demo_sae: sw.SAE
 ) -> None:

@@ -14,7 +14,7 @@ const BEYOND = 8;
 interface Props {
   table: Table;
   rows: Uint32Array;
-  /** What was searched: a new search shows its best, not where the selected row went. */
+  /** What was searched: a new search, as a new order, shows its first rows and not where the selected one went. */
   searched: unknown;
   selected: number;
   sort: Sort;
@@ -45,7 +45,8 @@ const COLUMNS: readonly Column[] = [
 export function FeatureTable({ table, rows, searched, selected, sort, descending, available, onSelect, onSort }: Props) {
   const grid = useRef<HTMLDivElement>(null);
   const scroller = useRef<HTMLDivElement>(null);
-  const lastSearched = useRef(searched);
+  const order = `${sort} ${descending}`;
+  const shown = useRef({ searched, order });
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(560);
   const id = useDomId(); // two browsers on one page have the same features
@@ -62,8 +63,8 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
   useLayoutEffect(() => {
     const box = scroller.current;
     if (!box) return;
-    if (lastSearched.current !== searched) {
-      lastSearched.current = searched;
+    if (shown.current.searched !== searched || shown.current.order !== order) {
+      shown.current = { searched, order };
       box.scrollTop = 0;
       setTop(0);
       return;
@@ -74,7 +75,7 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
     const near = Math.abs(place * ROW - box.scrollTop - room / 2) < room; // one step: move as little as possible
     box.scrollTop = near ? (place * ROW < box.scrollTop ? place * ROW : (place + 1) * ROW - room) : (place - Math.floor(room / ROW / 2)) * ROW;
     setTop(box.scrollTop);
-  }, [place, rows, searched, height]);
+  }, [place, rows, searched, order, height]);
 
   const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
   const last = Math.min(rows.length, Math.ceil((top + height) / ROW) + BEYOND);

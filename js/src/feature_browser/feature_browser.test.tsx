@@ -29,6 +29,7 @@ function tableAnswer(): Recorded {
       Uint8Array.from(each(() => 1)),
       Uint16Array.from(texts.map((text) => text.length)),
       Uint8Array.from(texts.flatMap((text) => [...text])),
+      Uint8Array.from(each(() => 0)),
     ].map(base64),
   };
 }
@@ -114,6 +115,22 @@ test("headers sort, first the largest, then the smallest; aria-sort says so", as
   expect(model.get("feature")).toBe(0);
 });
 
+test("a new order shows its first rows; the selected one stays selected and is found again by a key", async () => {
+  const { model, el } = await mount({ feature: 1500 });
+  await soon(() => expect(ids(el)).toContain("#1500"));
+  const scroller = el.querySelector<HTMLElement>(".sw-fb-scroll")!;
+  expect(scroller.scrollTop).toBeGreaterThan(0);
+  for (const first of [`#${SIZE - 1}`, "#0"]) {
+    head(el, "density").click();
+    await soon(() => expect(ids(el)[0]).toBe(first));
+    expect(scroller.scrollTop).toBe(0);
+    expect(model.get("feature")).toBe(1500);
+  }
+  press(scroller, "ArrowDown");
+  expect(model.get("feature")).toBe(1501);
+  await soon(() => expect(ids(el)).toContain("#1501"));
+});
+
 test("nothing that takes the focus stands inside another; a header is described by its definition", async () => {
   const { el } = await mount();
   expect(el.querySelector("button [tabindex], button button, [role=grid] [role=rowgroup][tabindex='0']")).toBeNull();
@@ -170,6 +187,7 @@ test("without a kernel the table sorts and searches, unrecorded rows are off, an
   const { model, el } = await mount({ _live: false, _recorded: [1, 7] });
   expect(rows(el)[0]!.classList.contains("sw-fb-off")).toBe(true);
   expect(rows(el)[0]!.title).toBe("not recorded with this page");
+  expect(el.textContent).toContain("2 of 3,000 features can be opened");
   press(el.querySelector(".sw-title")!, "j");
   expect(model.get("feature")).toBe(7);
   rows(el)[0]!.click();
@@ -215,17 +233,17 @@ test("top tokens are searched exactly first, then without spaces and case, then 
   expect(searchTopTokens(table, "WORD12")[0]).toBe(12);
   expect(searchTopTokens(table, "WORD12")).toContain(120);
   expect(searchTopTokens(table, "#2999")).toEqual([2999]);
-  expect(searchTopTokens(table, "#3000")).toEqual([]);
+  expect(() => searchTopTokens(table, "#3000")).toThrow("feature 3000 is not in this index: it holds 0 to 2999");
+  expect(searchTopTokens(table, "12")[0]).toBe(12); // its number comes first, and it is text as well
+  expect(searchTopTokens(table, "12")).toContain(1120);
 });
 
-test("a hundred thousand rows sort within a blink", () => {
+test("a hundred thousand rows are sorted", () => {
   const n = 131_072;
   const density = Float32Array.from({ length: n }, (_, i) => (i * 7919) % n);
   const table = { d_sae: n, density, is: () => false } as never;
-  const started = performance.now();
   const order = listed(table, { sort: "density", descending: true, hideDead: true, hideDense: true, only: null, found: null });
-  expect(density[order[0]!]).toBe(n - 1);
-  expect(performance.now() - started).toBeLessThan(1500);
+  expect([order.length, density[order[0]!], density[order.at(-1)!]]).toEqual([n, n - 1, 0]);
 });
 
 function views({ buffers }: Recorded): DataView[] {

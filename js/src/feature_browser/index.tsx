@@ -9,6 +9,7 @@ import { useLive, useRequest, useTrait, widget } from "../shared/host";
 import { Trouble } from "../shared/parts";
 import { int32 } from "../shared/transport";
 import css from "./look.css";
+import { numberIn } from "./matching";
 import { listed, readTable, searchTopTokens, type Sort, type Table, type TableResult } from "./rows";
 import { FeatureTable } from "./Table";
 
@@ -82,10 +83,10 @@ function FeatureBrowser() {
         {table && <span class="sw-muted">{count(table.n_tokens)} tokens scanned</span>}
       </div>
       <Trouble asked={asked} />
-      {!live && (
+      {!live && table && (
         <p class="sw-status" role="status">
-          Without a kernel: the table is whole, and this page carries the examples of {recorded.length}{" "}
-          features, {window} tokens to each side; the other rows are grey.
+          Without a kernel: {count(recorded.length)} of {count(table.d_sae)} features can be opened, with {window} tokens to
+          each side of a peak; the rows of the others are grey. The table is whole.
         </p>
       )}
       {table && rows && (
@@ -140,11 +141,19 @@ function useSearch(index: string, query: string, table: Table | null): Search {
   const asked = useRequest<{ message: string | null }>("search", live && query !== "" ? { index, query } : null);
   return useMemo(() => {
     if (query === "" || !table) return { found: null, message: null, error: null };
-    if (!live) return { found: searchTopTokens(table, query), message: null, error: null };
+    if (!live) return searchedHere(table, query);
     if (asked.error) return { found: [], message: null, error: asked.error };
     const found = asked.answer ? int32(asked.answer.buffers[0]) : null;
     return { found, message: asked.answer?.result.message ?? null, error: null };
   }, [query, table, live, asked.answer, asked.error]);
+}
+
+function searchedHere(table: Table, query: string): Search {
+  try {
+    return { found: searchTopTokens(table, query), message: null, error: null };
+  } catch (error) {
+    return { found: [], message: null, error: (error as Error).message };
+  }
 }
 
 function SearchField(props: { field: { current: HTMLInputElement | null }; query: string; setQuery: (query: string) => void }) {
@@ -203,7 +212,7 @@ function said(table: Table, rows: Uint32Array, query: string, live: boolean, mes
   if (query === "") return `${count(rows.length)} of ${count(table.d_sae)} features`;
   if (message) return message;
   const n = `${count(rows.length)} ${rows.length === 1 ? "feature" : "features"}`;
-  if (/^\s*#\d+\s*$/.test(query)) return n;
+  if (numberIn(query).only) return n;
   return live ? `${n} active on a token that says \u201c${query}\u201d` : `${n} with \u201c${query}\u201d among the top tokens`;
 }
 

@@ -2,6 +2,7 @@
 
 import type { Token } from "../shared/tokens";
 import { type Answer, bytes, float32, int32, uint16 } from "../shared/transport";
+import { bare, closeness, numberIn } from "./matching";
 
 export type Sort = "match" | "feature" | "density" | "max" | "mean" | "cosine";
 
@@ -32,6 +33,7 @@ export function readTable({ result, buffers }: Answer<TableResult>): Table {
   const perFeature = bytes(buffers[7]);
   const lengths = uint16(buffers[8]);
   const utf8 = bytes(buffers[9]);
+  const kinds = bytes(buffers[10]);
   const first = new Uint32Array(result.d_sae + 1);
   for (let i = 0; i < result.d_sae; i++) first[i + 1] = first[i]! + (perFeature[i] ?? 0);
   const start = new Uint32Array(lengths.length + 1);
@@ -48,7 +50,7 @@ export function readTable({ result, buffers }: Answer<TableResult>): Table {
     tokens: (feature) =>
       Array.from({ length: first[feature + 1]! - first[feature]! }, (_, i) => {
         const token = first[feature]! + i;
-        return { text: decoder.decode(utf8.subarray(start[token]!, start[token + 1]!)) };
+        return { text: decoder.decode(utf8.subarray(start[token]!, start[token + 1]!)), special: kinds[token] === 1, hex: kinds[token] === 2 };
       }),
     flagsOf: (feature) => result.flags.map((_, bit) => bit).filter((bit) => (flags[feature]! >> bit) & 1),
     is: (feature, flag) => {
@@ -95,20 +97,23 @@ export function listed(table: Table, { sort, descending, hideDead, hideDense, on
   return descending ? rows.reverse() : rows;
 }
 
-/** Without a kernel: features that have the text among their top tokens, whose nearest comes first; or the one "#412". */
+/** Without a kernel: features with a matching token among their top tokens, the closest and nearest to the top first;
+ * before them the one whose number is asked for. Throws the sentence for "#412" where there is no such feature. */
 export function searchTopTokens(table: Table, query: string): number[] {
-  const number = /^\s*#(\d+)\s*$/.exec(query);
-  if (number) return Number(number[1]) < table.d_sae ? [Number(number[1])] : [];
-  const bare = query.trim().toLowerCase();
-  const found: { feature: number; closeness: number }[] = [];
+  const { number, only } = numberIn(query);
+  const exists = number !== null && number < table.d_sae;
+  if (only && !exists) throw new Error(`feature ${number} is not in this index: it holds 0 to ${table.d_sae - 1}`);
+  const named = exists ? [number] : [];
+  if (only) return named;
+  const wanted = bare(query);
+  const found: { feature: number; rank: number }[] = [];
   for (let feature = 0; feature < table.d_sae; feature++) {
-    let closeness = 0;
-    table.tokens(feature).forEach(({ text }, place) => {
-      const said = text.toLowerCase();
-      const near = text === query ? 3 : bare !== "" && said.trim() === bare ? 2 : bare !== "" && said.includes(bare) ? 1 : 0;
-      if (near > 0) closeness = Math.max(closeness, near + 1 / (place + 2));
+    const ranks = table.tokens(feature).map((token, place) => {
+      const close = closeness(query, wanted, token);
+      return close > 0 ? close + 0.1 / (place + 1) : 0;
     });
-    if (closeness > 0) found.push({ feature, closeness });
+    const rank = Math.max(0, ...ranks);
+    if (rank > 0 && feature !== named[0]) found.push({ feature, rank });
   }
-  return found.sort((a, b) => b.closeness - a.closeness || a.feature - b.feature).map(({ feature }) => feature);
+  return [...named, ...found.sort((a, b) => b.rank - a.rank || a.feature - b.feature).map(({ feature }) => feature)];
 }

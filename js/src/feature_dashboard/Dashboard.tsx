@@ -56,8 +56,8 @@ export function Dashboard(props: Props) {
       <Status asked={asked} />
       {off && (
         <p class="sw-status" role="status">
-          Without a kernel: this page carries {recorded.length === 1 ? "one feature" : `${recorded.length} features`}, and #
-          {choice.feature} is not among them. Open the notebook to see it.
+          Without a kernel: {recorded.length === 1 ? "one feature" : `${count(recorded.length)} features`} can be opened in this
+          page, and #{choice.feature} is not among them. Open the notebook to see it.
         </p>
       )}
       {feature && !off && <Whole {...{ feature, choice, onChoice, source, recorded, window }} waiting={asked.waiting} />}

@@ -31,12 +31,17 @@ export function Effects({ feature }: { feature: Feature }) {
   );
 }
 
+/** With spaces that no line breaks at: what is too long for its column breaks inside the word. */
+function unbroken(text: string): string {
+  return text.replaceAll(" ", "\u00a0");
+}
+
 function Column({ effects, most, label, sign }: { effects: Effect[]; most: number; label: string; sign: "pos" | "neg" }) {
   return (
     <ol class="sw-fd-column" aria-label={label}>
       {effects.map((effect, i) => (
         <li key={i} title={`${inQuotes(effect)} ${signed(effect.value)}`}>
-          <span class="sw-mono sw-ellipsis">{inQuotes(effect)}</span>
+          <span class="sw-mono sw-fd-effect">{unbroken(inQuotes(effect))}</span>
           <Bar share={Math.abs(effect.value) / most} sign={sign} />
           <span class="sw-number">{signed(effect.value)}</span>
         </li>

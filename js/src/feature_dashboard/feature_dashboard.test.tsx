@@ -150,7 +150,7 @@ test("a dead feature says so and shows no examples", async () => {
 
 test("without a kernel what was not recorded is off and says why", async () => {
   const { el } = await mount({ _live: false, _recorded: [12], feature: 50 });
-  expect(el.querySelector("[role=status]")!.textContent).toContain("this page carries one feature, and #50 is not among them");
+  expect(el.querySelector("[role=status]")!.textContent).toContain("one feature can be opened in this page, and #50 is not among them");
 });
 
 test("what Python sets moves the view", async () => {
