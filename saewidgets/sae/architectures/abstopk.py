@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,7 @@ class AbsTopK(Architecture):
 
     So one feature stands for a direction and its opposite, as of a contrast ("male" against "female"), which other
     architectures spend two features on. Dead features come back by their positive side. Decoder rows have length 1.
+    `sw.split_signs` makes a `topk` SAE of it with a feature for each side: what a feature index is built on.
     """
 
     reads = frozenset({"k", "aux_k", "aux_coefficient"})
@@ -39,6 +41,10 @@ class AbsTopK(Architecture):
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         h, indices, _ = self._code(sae, x, sae.cfg.k)
         return h, indices
+
+    def without_signs(self, cfg: SAEConfig) -> SAEConfig:
+        # the k largest of |h| are the k largest of h and -h
+        return dataclasses.replace(cfg, architecture="topk", d_sae=2 * cfg.d_sae)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f, _, places = self._code(sae, x, knobs.k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +44,11 @@ class Dense(Architecture):
     def encode_sparse(self, sae: SAE, x: Tensor) -> tuple[Tensor, Tensor]:
         f = self.encode(sae, x)
         return f, torch.arange(f.shape[1], device=f.device).repeat(f.shape[0], 1)
+
+    def without_signs(self, cfg: SAEConfig) -> SAEConfig | None:
+        if cfg.activation != "linear":
+            return None
+        return dataclasses.replace(cfg, activation="relu", d_sae=2 * cfg.d_sae)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f = self.encode(sae, x)
