@@ -240,7 +240,7 @@ def test_a_bare_tensor_is_shuffled_by_the_first_seed() -> None:
 
 
 def test_transcoders_train_on_pairs() -> None:
-    class Pairs(list):  # type: ignore[type-arg]
+    class Pairs(list):
         d_in = D_IN
 
     vectors = ToyStream().vectors
