@@ -10,7 +10,7 @@ from saewidgets.activations.cache import ActivationCache
 from saewidgets.activations.contexts import Contexts, pack
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite, check_fits, hook_site
-from saewidgets.activations.splice import SpliceScores, splice_scores
+from saewidgets.activations.splice import SpliceScorer, SpliceScores, splice_scores
 from saewidgets.activations.stream import ActivationStream
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "BrokenOff",
     "Contexts",
     "HookSite",
+    "SpliceScorer",
     "SpliceScores",
     "check_fits",
     "harvest",
