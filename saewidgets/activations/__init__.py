@@ -9,7 +9,7 @@ from saewidgets.activations.blocks import BrokenOff
 from saewidgets.activations.cache import ActivationCache
 from saewidgets.activations.contexts import Contexts, pack
 from saewidgets.activations.harvest import harvest
-from saewidgets.activations.hooks import HookSite, check_fits, hook_site
+from saewidgets.activations.hooks import HookSite, check_fits, hook_site, target_of
 from saewidgets.activations.splice import SpliceScorer, SpliceScores, splice_scores
 from saewidgets.activations.stream import ActivationStream
 
@@ -26,4 +26,5 @@ __all__ = [
     "hook_site",
     "pack",
     "splice_scores",
+    "target_of",
 ]
