@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saewidgets.features import FeatureIndex
     from saewidgets.interventions import Ablate, Add, Clamp, Scale, steering
     from saewidgets.models import load_model, load_texts
-    from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae
+    from saewidgets.sae import SAE, SAEConfig, SAEMetadata, load_sae, save_sae, split_signs
     from saewidgets.training import (
         SweepRun,
         TrainConfig,
@@ -43,6 +43,7 @@ _ROOM_OF = {
     "SAEMetadata": "sae",
     "load_sae": "sae",
     "save_sae": "sae",
+    "split_signs": "sae",
     "load_model": "models",
     "load_texts": "models",
     "ActivationCache": "activations",
@@ -102,6 +103,7 @@ __all__ = [
     "random_decoder",
     "resume_training",
     "save_sae",
+    "split_signs",
     "steering",
     "sweep",
     "train",

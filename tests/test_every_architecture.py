@@ -34,8 +34,12 @@ def test_evaluate_and_index(name: str, demo_model: Any, texts: list[str], tmp_pa
     sae = make(name)
     scores = sw.evaluate(sae, demo_model, texts[:2], max_tokens=60)
     assert 0 < scores.l0 <= 64 and scores.kl > 0
+    if sae.architecture.without_signs(sae.cfg) is not None:
+        with pytest.raises(ValueError, match=r"have two sides.*split_signs.* 64 \+ i is the negative side"):
+            sw.FeatureIndex.build(sae, demo_model, texts[:2], path=tmp_path / "index", max_tokens=60)
+        sae = sw.split_signs(sae)
+        assert sw.evaluate(sae, demo_model, texts[:2], max_tokens=60).l0 == scores.l0
     index = sw.FeatureIndex.build(sae, demo_model, texts[:2], path=tmp_path / "index", max_tokens=60)
-    # the index holds what is positive: of a code with signs, the positive side
     counted = index.sql("select count(*) as n from activations").n[0] / 60
     assert 0 < counted <= scores.l0 * 1.2 + 1
     feature = int(index.table().sort_values("density").feature.iloc[-1])

@@ -9,8 +9,8 @@ from saewidgets.activations.blocks import BrokenOff
 from saewidgets.activations.cache import ActivationCache
 from saewidgets.activations.contexts import Contexts, pack
 from saewidgets.activations.harvest import harvest
-from saewidgets.activations.hooks import HookSite, check_fits, hook_site
-from saewidgets.activations.splice import SpliceScores, splice_scores
+from saewidgets.activations.hooks import HookSite, check_fits, hook_site, target_of
+from saewidgets.activations.splice import SpliceScorer, SpliceScores, splice_scores
 from saewidgets.activations.stream import ActivationStream
 
 __all__ = [
@@ -19,10 +19,12 @@ __all__ = [
     "BrokenOff",
     "Contexts",
     "HookSite",
+    "SpliceScorer",
     "SpliceScores",
     "check_fits",
     "harvest",
     "hook_site",
     "pack",
     "splice_scores",
+    "target_of",
 ]

@@ -28,6 +28,7 @@ from saewidgets.sae.config import SAEMetadata
 
 if TYPE_CHECKING:
     from saewidgets.activations.contexts import Contexts
+    from saewidgets.activations.splice import SpliceScorer
     from saewidgets.sae.sae import SAE
 
 _READ_BYTES = 1 << 18
@@ -185,18 +186,23 @@ class ActivationCache:
 
         NaN if the cache was opened without its model, or if the text was too short to hold any out.
         """
+        score = self.scorer()
+        return score(sae) if score is not None else float("nan")
+
+    def scorer(self) -> SpliceScorer | None:
+        """`ce_loss_recovered` for many SAEs: what is the same for all of them is computed once, for the first.
+
+        None if the cache was opened without its model.
+        """
         if self.model is None:
-            return float("nan")
+            return None
         from saewidgets.activations.hooks import hook_site
-        from saewidgets.activations.splice import splice_scores
+        from saewidgets.activations.splice import SpliceScorer
 
         kept = read_small(self.path / HELD_OUT)
-        if not len(kept["tokens"]):
-            return float("nan")
         site = hook_site(self.model, self.hook_name)
         target = None if self.target_hook_name is None else hook_site(self.model, self.target_hook_name)
-        scores = splice_scores(sae, self.model, kept["tokens"], kept["mask"], site, target_site=target)
-        return scores.ce_loss_recovered
+        return SpliceScorer(self.model, kept["tokens"], kept["mask"], site, target)
 
     def excerpt(self, at_most: int) -> Contexts:
         """Held-out contexts that give up to `at_most` vectors, to look things up in; none if none were held out.

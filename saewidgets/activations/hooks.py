@@ -123,3 +123,31 @@ def check_fits(sae: SAE, model: Any, hook_name: str | None = None) -> HookSite:
             f"{site.d_in}.{trained} Pass the model and the hook it belongs to."
         )
     return site
+
+
+def target_of(sae: SAE, model: Any, target_hook_name: str | None = None) -> HookSite | None:
+    """Where a transcoder's prediction belongs: `target_hook_name`, or the hook its metadata names. None: no transcoder.
+
+    Raises:
+        ValueError: the transcoder names no such hook and none is given, the model has no such hook, or its vectors are
+            not as wide as the prediction; a hook given for an SAE that reconstructs what it reads.
+    """
+    if not sae.architecture.predicts_target:
+        if target_hook_name is not None:
+            raise ValueError(
+                f"{sae.cfg.architecture!r} reconstructs what it reads: leave target_hook_name out, or pass a "
+                "transcoder."
+            )
+        return None
+    name = target_hook_name or sae.metadata.extra.get("target_hook_name")
+    if name is None:
+        raise ValueError(
+            "The transcoder does not say which hook it predicts. Pass it: target_hook_name='blocks.2.hook_mlp_out'."
+        )
+    site = hook_site(model, name)
+    if site.d_in != sae.cfg.d_out:
+        raise ValueError(
+            f"The transcoder predicts vectors of {sae.cfg.d_out} numbers, but {name!r} of {model.cfg.model_name!r} "
+            f"gives {site.d_in}. Pass the model and the hook it belongs to."
+        )
+    return site

@@ -15,7 +15,7 @@ from saewidgets.activations.contexts import Contexts, excerpt, held_out_from, pa
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
 from saewidgets.activations.sources import Texts
-from saewidgets.activations.splice import splice_scores
+from saewidgets.activations.splice import SpliceScorer
 from saewidgets.models.lock import share
 from saewidgets.models.tokens import device_of, fingerprint
 from saewidgets.progress import Report
@@ -314,8 +314,9 @@ class ActivationStream:
 
         NaN if the text was too short to hold any out.
         """
+        return self.scorer()(sae)
+
+    def scorer(self) -> SpliceScorer:
+        """`ce_loss_recovered` for many SAEs: what is the same for all of them is computed once, for the first."""
         kept = self.held_out
-        if not len(kept):
-            return float("nan")
-        scores = splice_scores(sae, self.model, kept.tokens, kept.mask, self.site, target_site=self.target_site)
-        return scores.ce_loss_recovered
+        return SpliceScorer(self.model, kept.tokens, kept.mask, self.site, self.target_site)

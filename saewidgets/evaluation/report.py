@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saewidgets.activations.contexts import Texts, pack
-from saewidgets.activations.hooks import check_fits
+from saewidgets.activations.hooks import check_fits, target_of
 from saewidgets.activations.splice import recovered, splice_scores
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ DENSE = 0.1
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Scores of an SAE over a whole set of tokens; positions that the SAE leaves out are not among them."""
+    """Scores of an SAE over a whole set of tokens; positions that the SAE leaves out are not among them.
+
+    Of a transcoder, x below is the target, the activation that it predicts and takes the place of.
+    """
 
     l0: float
     """Active features per token."""
@@ -90,21 +93,25 @@ def evaluate(
     texts: Texts,
     *,
     hook_name: str | None = None,
+    target_hook_name: str | None = None,
     context_size: int | None = None,
     max_tokens: int = 50_000,
 ) -> Evaluation:
     """Score an SAE on texts that it was not trained on. Of an SAE in training, an atomic copy is scored.
 
+    A transcoder reads one hook, and its prediction takes the activation's place at the other.
+
     Args:
         texts: A list of strings, of token id arrays, or a Hugging Face dataset.
-        hook_name: Where the SAE belongs, if its metadata does not say.
+        hook_name: Where the SAE belongs, if its metadata does not say; of a transcoder, what it reads.
+        target_hook_name: What a transcoder predicts, if its metadata does not say.
         context_size: Tokens per context; the one the SAE was trained with by default.
         max_tokens: Stop after so many activation vectors.
 
     Raises:
         ValueError: an SAE that does not fit the model, or no text to score.
     """
-    site = check_fits(sae, model, hook_name)
+    site, target = check_fits(sae, model, hook_name), target_of(sae, model, target_hook_name)
     sae = sae.clone()
     if max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens} must be at least 1.")
@@ -114,8 +121,8 @@ def evaluate(
     wanted[:, [p for p in sae.metadata.excluded_positions if p < size]] = False
     enough = max(1, int(torch.searchsorted(wanted.sum(1).cumsum(0), max_tokens, right=True)))
     contexts = contexts[:enough]
-    tally = _Tally(site.d_in, sae.cfg.d_sae)
-    splice = splice_scores(sae, model, contexts.tokens, contexts.mask, site, on_vectors=tally.add)
+    tally = _Tally((target or site).d_in, sae.cfg.d_sae)
+    splice = splice_scores(sae, model, contexts.tokens, contexts.mask, site, tally.add, target)
     fired = tally.fired.double() / tally.n
     return Evaluation(
         l0=float(fired.sum()),

@@ -240,6 +240,8 @@ def _blocks(
                 f"the activations at {site.hook_name} or the SAE's weights gave NaN or infinite values; check the "
                 "weights, and the model's dtype (float16 overflows in some models: load it as float32 or bfloat16)"
             )
+        if bool((values < 0).any()):
+            raise ValueError(_signs_sentence(sae))
         active = values > 0
         row_of = scanned.nonzero()[:, 0]  # from the rows that were asked to the rows of the block
         context, position = shown.nonzero(as_tuple=True)
@@ -256,6 +258,18 @@ def _blocks(
             ),
             (start + len(ids)) / len(chosen),
         )
+
+
+def _signs_sentence(sae: SAE) -> str:
+    """What to do with codes that have signs: an index ranks and counts activations above 0."""
+    name, n = sae.cfg.architecture, sae.cfg.d_sae
+    if sae.architecture.without_signs(sae.cfg) is None:
+        return f"{name!r} gave activations below 0, and an index holds those above: it cannot be indexed as it is"
+    return (
+        f"the features of {name!r} have two sides, and an index holds activations above 0. Index each side as a "
+        f"feature of its own: FeatureIndex.build(sw.split_signs(sae), ...), where {n} + i is the negative side of "
+        "feature i"
+    )
 
 
 def _tokens_of(model: Any) -> list[Token]:

@@ -82,7 +82,9 @@ class FeatureIndex:
             on_progress: called with (phase, share done); by default a bar is shown under IPython.
 
         Raises:
-            ValueError: an SAE that does not fit the hook, empty texts, options out of range, NaN activations.
+            ValueError: an SAE that does not fit the hook, empty texts, options out of range, NaN activations, and
+                activations below 0: an index holds those above 0, so SAEs with signed codes (abstopk, linear dense)
+                are indexed as `sw.split_signs(sae)`, a feature for each side with a maximum and a density of its own.
             FileExistsError: the folder holds another index, or anything that is none.
         """
         from saewidgets.features.build import build_index

@@ -118,8 +118,8 @@ class SAE(nn.Module):
 
         The active features of each vector in no set order, indices int64. m is k where the architecture has one, else
         the largest number of active features in these vectors; the rest is padded with value 0 (and index 0). Values
-        are >= 0, but for the architectures with signed codes: dense, abstopk, matching_pursuit. Never holds more than
-        a chunk of the preactivations.
+        are >= 0, but for the architectures with signed codes: abstopk, and dense where it is linear. Never holds more
+        than a chunk of the preactivations.
         """
         return self.architecture.encode_sparse(self, self.scaled(x))
 

@@ -151,7 +151,7 @@ class BackgroundRun(ABC):
                 self._state = "paused"
                 self._change.notify_all()
         if threading.current_thread() is not self._thread:
-            with _turns(self._work.saes):
+            with turns_of(self._work.saes):
                 pass
 
     def resume(self) -> None:
@@ -207,7 +207,7 @@ class BackgroundRun(ABC):
             self.error = error
         finally:
             self._work.clock.stop()
-            with _turns(self._work.saes):
+            with turns_of(self._work.saes):
                 self._work.fold()
             release(self)
             with self._change:
@@ -232,7 +232,7 @@ class BackgroundRun(ABC):
                 raise
             taken = False
             while not taken and self._may_go_on():
-                with _turns(work.saes):
+                with turns_of(work.saes):
                     if self._state == "paused":  # since _may_go_on: pause() may have returned already
                         continue
                     work.take(batch)
@@ -271,7 +271,7 @@ class BackgroundRun(ABC):
 
 
 @contextmanager
-def _turns(saes: Sequence[SAE]) -> Iterator[None]:
+def turns_of(saes: Sequence[SAE]) -> Iterator[None]:
     """The turns of several SAEs at once. All who take more than one take them in this order."""
     with ExitStack() as stack:
         for sae in saes:

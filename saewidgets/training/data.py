@@ -220,21 +220,26 @@ class Vectors:
 
 
 def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], float] | None:
-    """A function that gives an SAE's CE loss recovered: on `texts`, else on the stream's own held-out share."""
+    """A function that gives an SAE's CE loss recovered: on `texts`, else on the stream's own held-out share.
+
+    It is one run's, or one sweep's: it keeps what does not depend on the SAE.
+    """
     if texts is None:
-        return getattr(acts, "ce_loss_recovered", None)
+        scorer = getattr(acts, "scorer", None)
+        return getattr(acts, "ce_loss_recovered", None) if scorer is None else scorer()
     if getattr(acts, "model", None) is None:
         raise ValueError(
             "held_out texts need the model that the activations come from, but these activations have none. "
             "Leave held_out out, or train on an ActivationStream."
         )
-    from saewidgets.activations import hook_site, pack, splice_scores
+    from saewidgets.activations import SpliceScorer, hook_site, pack
 
-    metadata = acts.metadata
-    site = hook_site(acts.model, metadata.hook_name)
+    metadata, target = acts.metadata, getattr(acts, "target_hook_name", None)
     contexts = pack(acts.model, texts, metadata.context_size, prepend_bos=metadata.prepend_bos)
-
-    def score(sae: SAE) -> float:
-        return float(splice_scores(sae, acts.model, contexts.tokens, contexts.mask, site).ce_loss_recovered)
-
-    return score
+    return SpliceScorer(
+        acts.model,
+        contexts.tokens,
+        contexts.mask,
+        hook_site(acts.model, metadata.hook_name),
+        None if target is None else hook_site(acts.model, target),
+    )

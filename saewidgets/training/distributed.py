@@ -72,8 +72,10 @@ def data_parallel(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cp
     """An SAE of which each process has a whole copy, and trains on its part of each batch.
 
     Gradients are averaged over the processes as they come (as `DistributedDataParallel` does), so that all copies stay
-    the same bits. They are those of the whole batch, but for what an architecture selects across a batch (batchtopk:
-    each process takes the n k largest of its own part).
+    the same bits. They are those of the whole batch, but for what an architecture takes from a batch as a whole, which
+    each process does with its own part. batchtopk, matryoshka: the n k largest of its n vectors stay, so that L0 is k
+    in each part and not only in all, and the threshold moves towards the mean of the parts' smallest. p_anneal: the
+    quotients of its own part.
     """
     sae = RankSAE(cfg, shared_batch(get_architecture(cfg.architecture), ranks), None, device)
     if ranks.size > 1:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from saewidgets.sae import SAE, SAEConfig
-from saewidgets.training.background import BackgroundRun, OnMetrics
+from saewidgets.training.background import BackgroundRun, OnMetrics, turns_of
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import TensorStream, Vectors, held_out_score
+from saewidgets.training.live import Value, events_table
 from saewidgets.training.loop import Loop
 from saewidgets.training.metrics import table as metrics_table
 from saewidgets.training.start import as_callbacks, check_free
@@ -115,11 +116,25 @@ class SweepRun(BackgroundRun):
         """A row for each logged step of each SAE, whose number is in `sae`; see `training.metrics.COLUMNS`."""
         import pandas as pd
 
-        numbered = [(i, row) for i, loop in enumerate(self._loops.loops) for row in list(loop.rows)]
-        numbered.sort(key=lambda pair: (pair[1]["tokens"], pair[0]))
+        numbered = _numbered([loop.rows for loop in self._loops.loops])
         frame = metrics_table([row for _, row in numbered])
         frame.insert(0, "sae", pd.Series([i for i, _ in numbered], dtype="int64"))
         return frame
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """What was changed while it ran: sae, step, tokens, name, old, new; a row per SAE for each `set`."""
+        import pandas as pd
+
+        numbered = _numbered([loop.events for loop in self._loops.loops])
+        frame = events_table([event for _, event in numbered])
+        frame.insert(0, "sae", pd.Series([i for i, _ in numbered], dtype="int64"))
+        return frame
+
+    @property
+    def knobs(self) -> list[dict[str, Value]]:
+        """What `set` can change, as it is set now, for each SAE; None: its architecture has none."""
+        return [loop.settings.values() for loop in self._loops.loops]
 
     def table(self) -> pd.DataFrame:
         """A row per SAE: the options that differ, L0, explained variance, CE loss recovered, dead share, loss, error.
@@ -130,8 +145,10 @@ class SweepRun(BackgroundRun):
         return table(self._differences, [loop.rows for loop in self._loops.loops], errors)
 
     def plot(self) -> go.Figure:
-        """Explained variance against L0 for all SAEs, and their curves, as a plotly figure."""
-        return figure(self.labels, self.table(), self.metrics, self._loops.loops[0].config.dead_window or 0)
+        """Explained variance against L0 for all SAEs, and their curves with a line at each event: a plotly figure."""
+        loops = self._loops.loops
+        events = _numbered([loop.events for loop in loops])
+        return figure(self.labels, self.table(), self.metrics, loops[0].config.dead_window or 0, events)
 
     @property
     def snapshots(self) -> list[int]:
@@ -143,15 +160,37 @@ class SweepRun(BackgroundRun):
 
         ValueError for a step at which there is no snapshot of it, IndexError for a number that no SAE has.
         """
-        loops = self._loops.loops
-        if not 0 <= sae < len(loops):
-            raise IndexError(f"There is no SAE number {sae}: the sweep's are 0 to {len(loops) - 1}.")
-        return loops[sae].snapshots.sae_at(step)
+        return self._loop(sae).snapshots.sae_at(step)
+
+    def set(self, sae: int | None = None, **changes: float | bool) -> None:
+        """Change `lr`, `sparsity`, `k` or `revive` of all SAEs, from the next step on; running or paused.
+
+        `sae`: the number of the only one to change. What each change means, `TrainingRun.set` says; each is a row of
+        `events` for each SAE. One that has failed is left as it is.
+
+        Raises TypeError for an unknown name, ValueError for a value out of range or a setting that an SAE does not
+        have, IndexError for a number that no SAE has, RuntimeError if the sweep is over or this SAE failed. Then
+        nothing is changed.
+        """
+        if sae is not None:
+            self._loop(sae)
+        with turns_of(self._loops.saes):
+            if self._done.is_set():
+                raise RuntimeError(f"The sweep is over ({self._state}): there is nothing left to change.")
+            self._loops.set(changes, sae)
+        self._subscribers.notify(self)
 
     @property
     def checkpoint_errors(self) -> list[str]:
         """Sentences on checkpoints and snapshots that could not be written; they never stop the training."""
         return [sentence for loop in self._loops.loops for sentence in loop.checkpoint_errors]
+
+    def _loop(self, sae: int) -> Loop:
+        """The loop of one SAE; IndexError for a number that none has."""
+        loops = self._loops.loops
+        if not 0 <= sae < len(loops):
+            raise IndexError(f"There is no SAE number {sae}: the sweep's are 0 to {len(loops) - 1}.")
+        return loops[sae]
 
     @property
     def _differences(self) -> list[dict[str, Any]]:
@@ -165,6 +204,12 @@ class SweepRun(BackgroundRun):
                 f"sw.resume_training('{folder}/sae-0', acts) goes on with the first one, from its last checkpoint."
             )
         return " ".join(sentences)
+
+
+def _numbered(records: Sequence[Sequence[dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    """The records of all SAEs with their numbers, by the vectors seen."""
+    numbered = [(i, record) for i, own in enumerate(records) for record in list(own)]
+    return sorted(numbered, key=lambda pair: (pair[1]["tokens"], pair[0]))
 
 
 def _checked(configs: Sequence[SAEConfig]) -> list[SAEConfig]:

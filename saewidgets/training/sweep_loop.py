@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -135,6 +135,26 @@ class SweepLoop:
             if i in steps:
                 self._guarded(i, partial(_finish, step=steps[i], x=x, losses=losses, gradients=gradients))
         return True
+
+    def set(self, changes: Mapping[str, Any], sae: int | None = None) -> None:
+        """Make changes between two steps, to all SAEs that did not fail or to one, and write each down.
+
+        Raises, as a sentence, if one of them cannot make one of the changes; then nothing is changed.
+        """
+        if sae in self.errors:
+            raise RuntimeError(f"The SAE number {sae} has failed: there is nothing left to change.")
+        chosen = self.going if sae is None else [sae]
+        for i in chosen:
+            try:
+                self.loops[i].settings.check(changes)
+            except ValueError as error:
+                if sae is not None:
+                    raise
+                raise ValueError(
+                    f"The SAE number {i} of the sweep refuses: {error} To change one alone, name it: set(sae=0, ...)."
+                ) from None
+        for i in chosen:
+            self.loops[i].set(changes)
 
     # ── rows, and what stays ──────────────────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,7 @@ from saewidgets.sae import SAEConfig
 from saewidgets.sae.architectures import get_architecture
 from saewidgets.sae.config import SHARED
 from saewidgets.training.config import TrainConfig
+from saewidgets.training.live import label as event_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,10 +94,33 @@ def frontier(l0: Sequence[float], explained_variance: Sequence[float]) -> list[i
     return best
 
 
-def figure(labels: Sequence[str], summary: pd.DataFrame, metrics: pd.DataFrame, dead_window: int) -> go.Figure:
+def marks(events: Sequence[tuple[int, Mapping[str, Any]]], n: int) -> list[tuple[str, int]]:
+    """Events, each with the number of its SAE, as (words, tokens). One that came to all n at once is one mark."""
+    together: dict[tuple[Any, ...], list[tuple[int, Mapping[str, Any]]]] = {}
+    for sae, event in events:
+        together.setdefault((event["tokens"], event["name"], event["new"]), []).append((sae, event))
+    told: list[tuple[str, int]] = []
+    for (tokens, name, _), same in together.items():
+        olds = {event["old"] for _, event in same}
+        words = event_label(same[0][1])
+        if len(olds) > 1:
+            words = f"{str(name).replace('_', ' ')} →{words.rpartition('→')[2]}"
+        who = "" if len(same) == n else f"{', '.join(str(sae) for sae, _ in same)}: "
+        told.append((who + words, tokens))
+    return told
+
+
+def figure(
+    labels: Sequence[str],
+    summary: pd.DataFrame,
+    metrics: pd.DataFrame,
+    dead_window: int,
+    events: Sequence[tuple[int, Mapping[str, Any]]] = (),
+) -> go.Figure:
     """Explained variance against L0, a point per SAE, and the curves of all, as a plotly figure.
 
-    `summary` as `table` gives it, `metrics` with a column `sae`.
+    `summary` as `table` gives it, `metrics` with a column `sae`, `events` each with the number of its SAE: a line in
+    every panel of curves.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -129,6 +153,13 @@ def figure(labels: Sequence[str], summary: pd.DataFrame, metrics: pd.DataFrame, 
                 legendgroup=str(i), showlegend=place == 1,
             )  # fmt: skip
             fig.add_trace(curve, row=place // 2 + 1, col=place % 2 + 1)
+    for number, (text, tokens) in enumerate(marks(events, len(labels))):
+        for row, col in ((1, 2), (2, 1), (2, 2)):
+            fig.add_vline(x=tokens, line_dash="dot", line_color="#888888", line_width=1, row=row, col=col)
+        fig.add_annotation(
+            x=tokens, y=1 - 0.1 * (number % 9), xref="x2", yref="y2 domain", text=text, showarrow=False,
+            xanchor="left", font_size=10,
+        )  # fmt: skip
     fig.update_xaxes(rangemode="tozero", row=1, col=1)
     fig.update_xaxes(title_text="vectors", row=2)
     fig.update_yaxes(rangemode="tozero", row=2)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 import saewidgets as sw
-from saewidgets.activations import hook_site, pack, splice_scores
+from saewidgets.activations import hook_site, pack, splice, splice_scores
 from saewidgets.activations.resume import run_halfway, run_on
 from saewidgets.activations.splice import recovered
 from saewidgets.models import forward_hooks, to_ids
@@ -89,6 +89,37 @@ def test_scores_are_those_of_forwards_written_out(demo_model: Any, texts: list[s
     assert scores.ce_loss_recovered == pytest.approx(
         (scores.ce_zero - scores.ce_spliced) / (scores.ce_zero - scores.ce_clean)
     )
+
+
+@pytest.mark.parametrize("kept_bytes", [splice.KEPT_BYTES, 0])
+@pytest.mark.parametrize("names", [HOOKS[2:3], HOOKS[1:4:2]], ids=" to ".join)
+def test_many_saes_are_scored_to_the_bit_and_the_clean_model_runs_once(
+    demo_model: Any, texts: list[str], monkeypatch: Any, names: list[str], kept_bytes: int
+) -> None:
+    monkeypatch.setattr(splice, "KEPT_BYTES", kept_bytes)
+    sites = [hook_site(demo_model, name) for name in names]
+    target = sites[1] if len(sites) > 1 else None
+    packed = pack(demo_model, texts[:20], 32)[:20]
+    architecture = "transcoder" if target else "topk"
+    saes = [sw.SAE(sw.SAEConfig(d_in=288, d_sae=64, k=k, architecture=architecture)) for k in (4, 8, 8)]
+    saes[2].metadata = saes[2].metadata.replace(excluded_positions=(0, 1))
+    expected = [splice_scores(sae, demo_model, packed.tokens, packed.mask, sites[0], None, target) for sae in saes]
+    ran: dict[str, int] = {"run_halfway": 0, "run_on": 0}
+
+    def counted(name: str, real: Any) -> Any:
+        def count(*given: Any) -> Any:
+            ran[name] += 1
+            return real(*given)
+
+        return count
+
+    for name in ran:
+        monkeypatch.setattr(splice, name, counted(name, getattr(splice, name)))
+    score = splice.SpliceScorer(demo_model, packed.tokens, packed.mask, sites[0], target)
+    assert [score(sae) for sae in saes[:2]] == [scores.ce_loss_recovered for scores in expected[:2]]
+    assert ran == {"run_halfway": 3 if kept_bytes else 9, "run_on": 9}  # three forwards hold all contexts
+    assert score(saes[2]) == expected[2].ce_loss_recovered  # other positions: all anew
+    assert expected[0].ce_loss_recovered != expected[1].ce_loss_recovered
 
 
 def test_nothing_to_score_is_said(demo_model: Any, tiny_sae: sw.SAE) -> None:

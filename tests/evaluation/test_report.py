@@ -55,6 +55,40 @@ def test_a_perfect_sae_recovers_everything(demo_model: Any, few: list[str]) -> N
     assert found.l0 == pytest.approx(288, rel=0.01)
 
 
+@pytest.mark.parametrize("architecture", ["transcoder", "skip_transcoder"])
+def test_a_transcoder_is_scored_at_the_hook_that_it_predicts(
+    demo_model: Any, few: list[str], architecture: str
+) -> None:
+    read, give = "blocks.2.hook_resid_mid", "blocks.2.mlp.hook_post"
+    sae = sw.SAE(sw.SAEConfig(d_in=288, d_out=768, d_sae=64, k=8, architecture=architecture))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    sae.metadata = sae.metadata.replace(hook_name=read, context_size=48, extra={"target_hook_name": give})
+    found = sw.evaluate(sae, demo_model, few)
+    packed = pack(demo_model, few, 48)
+    wanted = packed.mask.clone()
+    wanted[:, 0] = False
+    x, y = (harvest(demo_model, packed.tokens, hook_site(demo_model, name))[wanted] for name in (read, give))
+    with torch.no_grad():
+        predicted, active = sae(x), sae.encode(x) > 0
+    error = (y.double() - predicted.double()).square().sum()
+    variance = (y.double() - y.double().mean(0)).square().sum()
+    assert found.explained_variance == pytest.approx(1 - float(error / variance), abs=1e-4)
+    assert found.l0 == pytest.approx(float(active.double().sum(1).mean()), rel=1e-4)
+    sites = [hook_site(demo_model, name) for name in (read, give)]
+    splice = splice_scores(sae, demo_model, packed.tokens, packed.mask, sites[0], target_site=sites[1])
+    assert (found.ce_spliced, found.kl) == pytest.approx((splice.ce_spliced, splice.kl), rel=1e-4)
+    assert sw.evaluate(sae, demo_model, few, target_hook_name=give) == found
+
+    sae.metadata = sae.metadata.replace(extra={})
+    with pytest.raises(ValueError, match="does not say which hook it predicts"):
+        sw.evaluate(sae, demo_model, few)
+    with pytest.raises(ValueError, match="predicts vectors of 768 numbers, but 'blocks.2.hook_mlp_out' .* gives 288"):
+        sw.evaluate(sae, demo_model, few, target_hook_name="blocks.2.hook_mlp_out")
+
+
 def test_a_random_decoder_is_worse_and_keeps_the_norms(demo_model: Any, few: list[str], demo_sae: sw.SAE) -> None:
     control = sw.random_decoder(demo_sae)
     assert torch.allclose(control.W_dec.norm(dim=1), demo_sae.W_dec.norm(dim=1), atol=1e-5)
@@ -91,3 +125,5 @@ def test_bad_input_gets_a_sentence(demo_model: Any, tiny_sae: sw.SAE) -> None:
         sw.evaluate(tiny_sae, demo_model, ["A cat."], hook_name="blocks.2.mlp.hook_post")
     with pytest.raises(ValueError, match="max_tokens=0 must be at least 1"):
         sw.evaluate(tiny_sae, demo_model, ["A cat sat."], max_tokens=0)
+    with pytest.raises(ValueError, match="'topk' reconstructs what it reads: leave target_hook_name out"):
+        sw.evaluate(tiny_sae, demo_model, ["A cat sat."], target_hook_name="blocks.2.hook_mlp_out")

@@ -101,8 +101,9 @@ def relu(sae: SAE, x: Tensor, y: Tensor) -> Tensor:
 def p_anneal(sae: SAE, x: Tensor, y: Tensor) -> Tensor:
     f = hidden(sae, x).relu()
     p = 1 + (sae.cfg.p_final - 1) * KNOBS.progress
-    powers = ((f + 0.01) ** p - 0.01**p).sum(1).mean()
-    return error(sae, f, y) + KNOBS.sparsity / D_IN * powers * (f.sum(1).mean() / powers).detach()
+    powers = ((f + 0.01) ** p - 0.01**p).mean(0)
+    quotient = torch.where(powers > 0, f.mean(0) / powers, 0.0).detach()
+    return error(sae, f, y) + KNOBS.sparsity / D_IN * (powers * quotient).sum()
 
 
 def gated(sae: SAE, x: Tensor, y: Tensor) -> Tensor:

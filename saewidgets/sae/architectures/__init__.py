@@ -162,6 +162,13 @@ class Architecture(ABC):
         for name, value in tensors.items():
             own[name].copy_(value)
 
+    def without_signs(self, cfg: SAEConfig) -> SAEConfig | None:
+        """Of an SAE whose codes have signs: what computes the same from a feature for each sign, see `split_signs`.
+
+        None: activations are 0 or more, or there is no such SAE.
+        """
+        return None
+
     def describe(self, cfg: SAEConfig) -> str:
         """What to say of `cfg` beside its sizes: "k=32", or nothing."""
         return f"k={cfg.k}" if self.reads is None or "k" in self.reads else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +30,7 @@ class AbsTopK(Architecture):
 
     So one feature stands for a direction and its opposite, as of a contrast ("male" against "female"), which other
     architectures spend two features on. Dead features come back by their positive side. Decoder rows have length 1.
+    `sw.split_signs` makes a `topk` SAE of it with a feature for each side: what a feature index is built on.
     """
 
     reads = frozenset({"k", "aux_k", "aux_coefficient"})
@@ -43,6 +45,10 @@ class AbsTopK(Architecture):
 
     def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
+
+    def without_signs(self, cfg: SAEConfig) -> SAEConfig:
+        # the k largest of |h| are the k largest of h and -h
+        return dataclasses.replace(cfg, architecture="topk", d_sae=2 * cfg.d_sae)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f, _, places = self._code(sae, x, knobs.k)

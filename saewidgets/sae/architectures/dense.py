@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,6 +47,11 @@ class Dense(Architecture):
 
     def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return ACTIVATIONS[sae.cfg.activation](column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature))
+
+    def without_signs(self, cfg: SAEConfig) -> SAEConfig | None:
+        if cfg.activation != "linear":
+            return None
+        return dataclasses.replace(cfg, activation="relu", d_sae=2 * cfg.d_sae)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f = self.encode(sae, x)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from saewidgets.sae.architectures import Knobs, Losses, register
 from saewidgets.sae.architectures.relu import ReLU, l1_default
 from saewidgets.sae.selection import above
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 SOFT = 0.01
 """Keeps the penalty's slope at 0 finite."""
 
+TINY = 1e-6
+"""A sum of powers below this is taken for next to nothing."""
+
 
 @register("p_anneal")
 class PAnneal(ReLU):
@@ -24,15 +29,18 @@ class PAnneal(ReLU):
 
         f    = relu((x - b_dec) W_enc + b_enc)
         xhat = f W_dec + b_dec
-        S_p  = sum_i ((f_i + 0.01)^p - 0.01^p)
-        L    = (||x - xhat||^2 + lambda (S_1 / S_p) S_p) / d_in,    the quotient without gradient
+        g_i  = (f_i + 0.01)^p - 0.01^p
+        L    = (||x - xhat||^2 + lambda sum_i q_i g_i) / d_in,    q_i = mean(f_i) / mean(g_i), without gradient
         p    = 1 + (p_final - 1) progress
 
-    Sums over features, means over the batch; lambda = `sparsity_coefficient`, by itself 3 sqrt(d_in / 4096). The
-    quotient keeps the penalty as large as it is under L1 when p falls, as the source's lambda_s does (from recent
-    batches; here from this one).
-    The smaller p, the less large activations are pulled down, and the more small ones. Decoder rows have length 1, for
-    a power is not blind to their scale; dead features are resampled.
+    Means over the batch; lambda = `sparsity_coefficient`, by itself 3 sqrt(d_in / 4096). The smaller p, the less large
+    activations are pulled down, and the more small ones. Decoder rows have length 1, for a power is not blind to their
+    scale; dead features are resampled.
+
+    q_i keeps the penalty of each feature as large as it is under L1 when p falls. The source's lambda_s, from recent
+    batches, does so for all features together. Then a small p takes the pull off features with large activations and
+    lays it on those with small ones, which fade and end silent; with a quotient for each, small activations of a
+    feature are pulled down, but no feature more than under L1.
     """
 
     reads = frozenset({"sparsity_coefficient", "p_final"})
@@ -48,8 +56,11 @@ class PAnneal(ReLU):
         difference = target - where.decode(f, sae.W_dec, sae.b_dec)
         p = 1 + (sae.cfg.p_final - 1) * knobs.progress
         plain = f.detach().sum() / x.shape[0]
-        powers = ((f + SOFT) ** p - SOFT**p).sum() / x.shape[0]
-        penalty = powers * plain / powers.detach().clamp_min(1e-12)
+        powers = (f + SOFT) ** p - SOFT**p
+        all_f, all_powers = where.count(f.detach()), where.count(powers.detach())
+        # of next to nothing the limit, which the difference of two powers is too coarse for
+        quotient = torch.where(all_powers > TINY, all_f / all_powers, SOFT ** (1 - p) / p)
+        penalty = (powers * where.gather(quotient)).sum() / x.shape[0]
         loss = difference.square().mean() + knobs.sparsity / sae.cfg.d_in * penalty
         fired = where.count((f.detach() > 0).to(x.dtype))
         return Losses(loss, difference.detach(), fired, {"l1": plain})
