@@ -6,6 +6,7 @@ python tests/benchmarks/quality/table.py OUT [--vectors 25000]
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -47,7 +48,9 @@ def main() -> None:
     for folder in sorted((asked.out / "saes").iterdir()):
         if not (folder / "about.json").exists():
             continue
-        known = folder / "scores.json"
+        # scores are kept for these weights and this much text only
+        weights = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))))
+        known = folder / f"scores-{asked.vectors}-{weights.hexdigest()[:12]}.json"
         if not known.exists():
             scored = sw.evaluate(
                 load(folder, about), model, texts,
@@ -65,8 +68,8 @@ def main() -> None:
         l0, ev, ce, dead, seconds = (sum(column) / len(column) for column in columns)
         apart = [max(column) - min(column) for column in columns]
         print(
-            f"| {name} | {len(rows[name])} | {l0:.1f} | {ev:.4f} ({apart[1]:.4f}) | {ce:.4f} ({apart[2]:.4f}) | "
-            f"{dead:.1%} ({apart[3]:.1%}) | {seconds:.0f} |"
+            f"| {name} | {len(rows[name])} | {l0:.1f} ({apart[0]:.1f}) | {ev:.4f} ({apart[1]:.4f}) | "
+            f"{ce:.4f} ({apart[2]:.4f}) | {dead:.1%} ({apart[3]:.1%}) | {seconds:.0f} |"
         )
 
 
