@@ -71,7 +71,7 @@ class Format:
 def _sae_lens_config(cfg: Mapping[str, Any]) -> SAEConfig:
     ours = dict(cfg.get("metadata", {}).get(OURS, {}))
     theirs = cfg.get("architecture", "standard")
-    name = ours.pop("architecture", None)
+    name = saved_by_us = ours.pop("architecture", None)
     if name is None or _saved_as(get_architecture(name)) != theirs:
         name = READ_AS.get(theirs)
     if name is None:
@@ -88,7 +88,7 @@ def _sae_lens_config(cfg: Mapping[str, Any]) -> SAEConfig:
         ours.setdefault("normalize", NORMALIZE[normalisation])
     reads = get_architecture(name).reads
     if reads is None or "k" in reads:
-        if "k" not in cfg and "k" not in ours:
+        if "k" not in cfg and "k" not in ours and saved_by_us is None:  # ours leave out what is as by default
             raise ValueError("its cfg.json has no k.")
         if "k" in cfg:
             # sae-lens keeps the k of a batch as a float

@@ -60,6 +60,12 @@ def view(page: NotebookPage, number: int) -> Locator:
     return page.output(number + 1).locator(".sw-root").first
 
 
+def wait_until_drawn(page: NotebookPage, root: Locator) -> None:
+    """On a busy machine an answer may take its time: a picture of the waiting would be no use to anybody."""
+    drawn = "root => root.offsetHeight > 200 && !root.textContent.includes('No answer')"
+    page.page.wait_for_function(drawn, arg=root.element_handle(), timeout=300_000)
+
+
 def main(wanted: list[str]) -> None:
     """Take the pictures of the widgets that are named, or of all."""
     PICTURES.mkdir(parents=True, exist_ok=True)
@@ -81,6 +87,7 @@ def main(wanted: list[str]) -> None:
                     if wanted and name not in wanted:
                         continue
                     file = PICTURES / f"{name}_{theme}.png"
+                    wait_until_drawn(page, view(page, number))
                     view(page, number).screenshot(path=file, animations="disabled")
                     crop(file)
                     print(file.relative_to(ROOT), file.stat().st_size)

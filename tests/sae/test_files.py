@@ -228,6 +228,12 @@ def test_every_architecture_is_the_same_function_when_loaded(name: str, tmp_path
         assert load_file(tmp_path / "mine" / WEIGHTS).keys() == expected
 
 
+@pytest.mark.parametrize("name", [n for n in architectures() if "saewidgets" in type(get_architecture(n)).__module__])
+def test_options_that_are_as_by_default_come_back_too(name: str, tmp_path: Path) -> None:
+    sae = SAE(SAEConfig(d_in=12, d_sae=40, architecture=name))
+    assert load_sae(save_sae(sae, tmp_path / "mine")).cfg == sae.cfg
+
+
 @pytest.mark.parametrize("normalize", ["unit_norm", "constant_norm", "layer_norm", "none"])
 def test_vectors_brought_to_size_one_by_one_are_brought_back(normalize: str, tmp_path: Path) -> None:
     sae = filled("relu", normalize=normalize)
