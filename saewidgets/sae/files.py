@@ -33,6 +33,9 @@ EMBEDDED = Path(str(files("saewidgets") / "models" / "demo" / "data" / "sae"))
 OURS = "saewidgets"
 """Entry of the metadata that holds what SAELens has no field for: our architecture's name and its options."""
 
+HAS_K = ("topk", "abstopk")
+"""Architectures of SAELens whose cfg.json has a k."""
+
 READ_AS = {
     "standard": "relu",
     "topk": "topk",
@@ -88,7 +91,8 @@ def _sae_lens_config(cfg: Mapping[str, Any]) -> SAEConfig:
         ours.setdefault("normalize", NORMALIZE[normalisation])
     reads = get_architecture(name).reads
     if reads is None or "k" in reads:
-        if "k" not in cfg and "k" not in ours and saved_by_us is None:  # ours leave out what is as by default
+        # elsewhere than in HAS_K ours keep k with their own options, and leave out those that are as by default
+        if "k" not in cfg and "k" not in ours and (saved_by_us is None or theirs in HAS_K):
             raise ValueError("its cfg.json has no k.")
         if "k" in cfg:
             # sae-lens keeps the k of a batch as a float
@@ -220,7 +224,7 @@ def _to_sae_lens(sae: SAE) -> dict[str, Any]:
         for option in dataclasses.fields(cfg)
         if option.name not in ("d_in", "d_sae", "dtype", "d_out") and getattr(cfg, option.name) != option.default
     }
-    has_k = architecture.saved_as in ("topk", "abstopk")
+    has_k = architecture.saved_as in HAS_K
     if has_k:
         ours.pop("k", None)
     normalisation = {"layer_norm": "layer_norm"}.get(cfg.normalize, "constant_norm_rescale")
