@@ -212,7 +212,10 @@ function said(table: Table, rows: Uint32Array, query: string, live: boolean, mes
   if (query === "") return `${count(rows.length)} of ${count(table.d_sae)} features`;
   if (message) return message;
   const n = `${count(rows.length)} ${rows.length === 1 ? "feature" : "features"}`;
-  if (numberIn(query).only) return n;
+  const named = numberIn(query);
+  if (named.only) return n;
+  // "412" names a feature and may be text as well
+  if (named.number !== null && rows.length === 1 && rows[0] === named.number) return `${n}, of this number`;
   return live ? `${n} active on a token that says \u201c${query}\u201d` : `${n} with \u201c${query}\u201d among the top tokens`;
 }
 
