@@ -234,6 +234,12 @@ class Loop:
         """Leave the SAE in the units of the data: the end of a run."""
         self.sae.fold_()
 
+    def release(self) -> None:
+        """Give back the memory that only the scores need: a run that is over is kept for its record."""
+        release = getattr(self.score, "release", None)  # cleared, for the frames of an error may hold it too
+        if release is not None:
+            release()
+
     def save(self) -> None:
         """Write a checkpoint, if the run has a folder and began. What goes wrong is kept in `checkpoint_errors`."""
         folder = self.config.checkpoint_dir

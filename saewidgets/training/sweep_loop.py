@@ -187,6 +187,11 @@ class SweepLoop:
             loop.fold()
             own_memory(loop.sae)
 
+    def release(self) -> None:
+        """Give back the memory that only the scores need; the loops share it."""
+        for loop in self.loops:
+            loop.release()
+
     def _guarded(self, i: int, act: Callable[[Loop], T]) -> T | None:
         """What a loop gives; None if it fails: its error is kept, and the others go on."""
         try:
