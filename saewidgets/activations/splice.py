@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saewidgets.activations.contexts import asked
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite
 from saewidgets.activations.resume import Halfway, run_halfway, run_on
@@ -190,8 +191,7 @@ class _Passage:
 def _passages(model: Any, tokens: Tensor, mask: Tensor, excluded: Sequence[int]) -> Iterator[_Passage]:
     """What is scored of `tokens` `[n, pos]`, on the model's device. ValueError, before the first, if nothing is."""
     device = device_of(model)
-    spliced_at = mask.clone()
-    spliced_at[:, [p for p in excluded if p < tokens.shape[1]]] = False
+    spliced_at = asked(mask, excluded)
     if not bool((spliced_at[:, :-1] & mask[:, 1:]).any()):
         raise ValueError(
             "There is nothing to score: no text is longer than the positions that the SAE leaves out. "
