@@ -82,13 +82,14 @@ LAB_HOME := build/jupyterlab
 QUIET := '{"fetchNews": "false", "checkForUpdates": false}'
 
 # JupyterLab saves what it executes: it gets copies, and git sees no change. A copy is kept until its notebook is newer,
-# and then still, under another name.
+# and then still, under a name that no other has: NAME_before_DATE_TIME.ipynb.
 DEMO := build/demo
 COPIES := $(patsubst notebooks/%,$(DEMO)/%,$(wildcard notebooks/*.ipynb))
 
 $(DEMO)/%.ipynb: notebooks/%.ipynb
 	@mkdir -p $(DEMO)
-	@test ! -e $@ || mv $@ $(DEMO)/$*_before.ipynb
+	@test ! -e $@ || { name=$(DEMO)/$*_before_$$(date +%Y-%m-%d_%H%M%S); free=$$name; n=1; \
+		while test -e $$free.ipynb; do n=$$((n + 1)); free=$${name}_$$n; done; mv $@ $$free.ipynb; }
 	@cp $< $@
 
 .PHONY: demo

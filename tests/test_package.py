@@ -126,7 +126,11 @@ def test_the_demo_works_on_copies_and_loses_no_one_s_work(tmp_path: Path) -> Non
     copy.write_text("what somebody did")
     make()
     assert copy.read_text() == "what somebody did"
-    os.utime(copy, (0, 0))  # the notebook is newer now
-    make()
-    assert copy.read_bytes() == original
-    assert (tmp_path / "01_quickstart_before.ipynb").read_text() == "what somebody did"
+    rounds = ["what somebody did", "what was done later", "and in the same second"]
+    for done in rounds:
+        copy.write_text(done)
+        os.utime(copy, (0, 0))  # the notebook is newer now
+        make()
+        assert copy.read_bytes() == original
+    assert sorted(path.read_text() for path in tmp_path.glob("01_quickstart_before_*.ipynb")) == sorted(rounds)
+    assert len(list(tmp_path.iterdir())) == 1 + len(rounds)

@@ -6,7 +6,7 @@ of a document's last context is padding that the mask leaves out. So no token ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -116,6 +116,13 @@ def held_out_from(contexts: Contexts) -> int:
     while fresh < n and contexts.doc[fresh] == contexts.doc[fresh - 1]:
         fresh += 1
     return fresh if fresh < n else cut
+
+
+def asked(mask: Tensor, excluded: Sequence[int]) -> Tensor:
+    """Where `mask` `[..., pos]` is true and an SAE is asked: not at positions of `excluded`, which may lie beyond."""
+    wanted = mask.clone()
+    wanted[..., [p for p in excluded if p < mask.shape[-1]]] = False
+    return wanted
 
 
 def _ids_of(model: Any, source: Iterator[Any]) -> Iterator[np.ndarray]:

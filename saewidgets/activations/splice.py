@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saewidgets.activations.contexts import asked
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite
 from saewidgets.activations.resume import Halfway, run_halfway, run_on
@@ -105,7 +106,7 @@ class SpliceScorer:
     entropies kept, so every other costs the layers behind the hook once. Kept too, up to KEPT_BYTES, are the
     activations those layers start from; where they are too many, the clean forward is run again.
 
-    The model is taken to stay as it is at the first call. Used by one thread.
+    The model is taken to stay as it is at the first call, but for its device. Used by one thread.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class SpliceScorer:
     ) -> None:
         """`tokens`, `mask` `[n, pos]`, `site`, `target_site`: as in `splice_scores`."""
         self.model, self.tokens, self.mask, self.site, self.target_site = model, tokens, mask, site, target_site
-        self._excluded: tuple[int, ...] | None = None  # positions that what is kept leaves out
+        self._kept_for: tuple[tuple[int, ...], torch.device] | None = None  # positions it leaves out, and where it is
         self._passages: list[_Passage] = []
         self._kept: dict[int, tuple[Halfway, Tensor]] = {}
         self._ends = torch.zeros(2, dtype=torch.float64)  # cross entropies, clean and zero, summed
@@ -123,8 +124,10 @@ class SpliceScorer:
         """CE loss recovered; NaN if there are no contexts. ValueError if none of them has anything to score."""
         if not len(self.tokens):
             return float("nan")
-        if self._excluded != sae.metadata.excluded_positions:
+        wanted = sae.metadata.excluded_positions, device_of(self.model)
+        if self._kept_for != wanted:
             self._run_ends(sae.metadata.excluded_positions)
+            self._kept_for = wanted
         total = torch.zeros((), dtype=torch.float64)
         for number, passage in enumerate(self._passages):
             halfway, vectors = self._kept.get(number) or _read(self.model, passage, self.site, self.target_site)
@@ -136,11 +139,17 @@ class SpliceScorer:
         clean, zero = (self._ends / count).tolist()
         return recovered(clean, float(total / count), zero)
 
+    def release(self) -> None:
+        """Give back the memory of what is kept. The next call runs the model clean and with zeros again."""
+        self._kept_for = None  # first: what follows may be broken off by an error
+        self._kept.clear()
+        self._passages.clear()
+        self._ends.zero_()
+
     def _run_ends(self, excluded: tuple[int, ...]) -> None:
         """Run the model clean and with zeros, and keep what the next SAE needs of it."""
-        self._passages = list(_passages(self.model, self.tokens, self.mask, excluded))
-        self._ends.zero_()
-        self._kept.clear()
+        self.release()
+        self._passages += _passages(self.model, self.tokens, self.mask, excluded)
         room = KEPT_BYTES
         for number, passage in enumerate(self._passages):
             halfway, vectors = _read(self.model, passage, self.site, self.target_site)
@@ -152,7 +161,6 @@ class SpliceScorer:
             if room >= 0:
                 # the logits are as large as the vocabulary, and are not asked for again
                 self._kept[number] = replace(halfway, logits=halfway.logits.new_empty(0)), vectors
-        self._excluded = excluded
 
 
 @dataclass(frozen=True)
@@ -183,8 +191,7 @@ class _Passage:
 def _passages(model: Any, tokens: Tensor, mask: Tensor, excluded: Sequence[int]) -> Iterator[_Passage]:
     """What is scored of `tokens` `[n, pos]`, on the model's device. ValueError, before the first, if nothing is."""
     device = device_of(model)
-    spliced_at = mask.clone()
-    spliced_at[:, [p for p in excluded if p < tokens.shape[1]]] = False
+    spliced_at = asked(mask, excluded)
     if not bool((spliced_at[:, :-1] & mask[:, 1:]).any()):
         raise ValueError(
             "There is nothing to score: no text is longer than the positions that the SAE leaves out. "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.activations.blocks import Ask, Batch, Blocks, BrokenOff, Memory, generator
-from saewidgets.activations.contexts import Contexts, excerpt, held_out_from, pack
+from saewidgets.activations.contexts import Contexts, asked, excerpt, held_out_from, pack
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
 from saewidgets.activations.sources import Texts
@@ -305,9 +305,7 @@ class ActivationStream:
                 kept.index_copy_(0, rows.to(kept.device), vectors.to(kept.dtype))
 
     def _wanted(self, mask: Tensor) -> Tensor:
-        wanted = mask.clone()
-        wanted[:, [p for p in self.excluded_positions if p < mask.shape[1]]] = False
-        return wanted
+        return asked(mask, self.excluded_positions)
 
     def ce_loss_recovered(self, sae: SAE) -> float:
         """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.

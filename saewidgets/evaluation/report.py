@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from saewidgets.activations.contexts import Texts, pack
+from saewidgets.activations.contexts import Texts, asked, pack
 from saewidgets.activations.hooks import check_fits, target_of
 from saewidgets.activations.splice import recovered, splice_scores
 
@@ -117,8 +117,7 @@ def evaluate(
         raise ValueError(f"max_tokens={max_tokens} must be at least 1.")
     size = context_size or sae.metadata.context_size or min(128, int(model.cfg.n_ctx))
     contexts = pack(model, texts, size, sae.metadata.prepend_bos)
-    wanted = contexts.mask.clone()
-    wanted[:, [p for p in sae.metadata.excluded_positions if p < size]] = False
+    wanted = asked(contexts.mask, sae.metadata.excluded_positions)
     enough = max(1, int(torch.searchsorted(wanted.sum(1).cumsum(0), max_tokens, right=True)))
     contexts = contexts[:enough]
     tally = _Tally((target or site).d_in, sae.cfg.d_sae)

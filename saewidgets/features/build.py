@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from saewidgets.activations.contexts import Contexts, pack
+from saewidgets.activations.contexts import Contexts, asked, pack
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite, check_fits
 from saewidgets.features.folder import check_target, remove_leftovers, replacing
@@ -223,18 +223,17 @@ def _blocks(
     sae: SAE, model: Any, site: HookSite, contexts: Contexts, max_tokens: int | None, seed: int
 ) -> Iterator[tuple[Block, float]]:
     tokens, mask = contexts.tokens.cpu(), contexts.mask.cpu()
-    asked = torch.ones(tokens.shape[1], dtype=torch.bool)
-    asked[[p for p in sae.metadata.excluded_positions if p < len(asked)]] = False
-    chosen, mask = choose(mask, mask & asked, max_tokens, seed)
+    chosen, mask = choose(mask, asked(mask, sae.metadata.excluded_positions), max_tokens, seed)
     docs = contexts.doc.cpu().numpy()
     per_forward = max(1, _TOKENS_PER_FORWARD // tokens.shape[1])
     for start in range(0, len(chosen), per_forward):
         ids = chosen[start : start + per_forward]
         x = harvest(model, tokens[ids], site)
         shown = mask[ids]
-        scanned = (shown & asked)[shown]
+        read = asked(shown, sae.metadata.excluded_positions)
+        scanned = read[shown]
         with torch.no_grad():
-            values, features = sae.encode_sparse(x[(shown & asked).to(x.device)])
+            values, features = sae.encode_sparse(x[read.to(x.device)])
         if not bool(torch.isfinite(values).all()):
             raise ValueError(
                 f"the activations at {site.hook_name} or the SAE's weights gave NaN or infinite values; check the "

@@ -22,7 +22,7 @@ from saewidgets.sae.normalize import BY_ITSELF, own_size
 Given = ParamSpec("Given")
 
 
-def _told_of_configs(init: Callable[Given, None]) -> Callable[Given, None]:
+def refuses_config_options(init: Callable[Given, None]) -> Callable[Given, None]:
     """`SAE.__init__`, with a sentence for who gives it the options of a config, or nothing."""
 
     @functools.wraps(init)
@@ -58,7 +58,7 @@ class SAE(nn.Module):
 
     input_scale: Tensor
 
-    @_told_of_configs
+    @refuses_config_options
     def __init__(self, cfg: SAEConfig, metadata: SAEMetadata | None = None, device: str | torch.device = "cpu") -> None:
         super().__init__()
         if not isinstance(cfg, SAEConfig):

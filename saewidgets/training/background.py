@@ -60,6 +60,9 @@ class Work(Protocol):
     def fold(self) -> None:
         """Leave the SAEs as a run leaves them; the caller holds the turns of all."""
 
+    def release(self) -> None:
+        """Give back memory that only a run needs which goes on."""
+
 
 class BackgroundRun(ABC):
     """A run in its own daemon thread. Everything here may be called from any thread.
@@ -199,7 +202,10 @@ class BackgroundRun(ABC):
         outcome = "failed"
         try:
             torch.set_num_threads(self._threads)  # a new thread starts with the default of the machine
-            self._train()
+            try:
+                self._train()
+            finally:
+                self._work.release()
             self.error = self._work.failure
             if self.error is None:
                 outcome = "stopped" if self.tokens < self._work.n_tokens else "finished"
@@ -209,9 +215,9 @@ class BackgroundRun(ABC):
             self._work.clock.stop()
             with turns_of(self._work.saes):
                 self._work.fold()
-            release(self)
-            with self._change:
-                self._state = outcome
+                release(self)
+                with self._change:
+                    self._state = outcome  # in the same turn: whoever takes the next one is told that it is over
             self._notify()
             self._done.set()
 
@@ -244,6 +250,11 @@ class BackgroundRun(ABC):
                 self._notify()
         work.save()  # before the row of what was left, which a run that was not stopped would not have
         self._tell(work.log_rest())
+
+    def _check_going(self, what: str) -> None:
+        """RuntimeError if it is over. The caller holds the turn in which it is changed."""
+        if self._state not in ("running", "paused"):
+            raise RuntimeError(f"The {what} is over ({self._state}): there is nothing left to change.")
 
     def _tell(self, rows: list[Row]) -> None:
         for row in rows:

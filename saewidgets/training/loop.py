@@ -147,15 +147,19 @@ class Loop:
         self._position = self.vectors.position
         self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)
 
-    def set(self, changes: Mapping[str, Any]) -> None:
-        """Make changes between two steps, and write them down. Raises, as a sentence, if one cannot be made."""
+    def set(self, changes: Mapping[str, Any], call: int | None = None) -> None:
+        """Make changes between two steps, and write them down. Raises, as a sentence, if one cannot be made.
+
+        `call`: the number of the call that makes them, where one call changes several loops.
+        """
         self.settings.check(changes)
         for name, old, new in self.settings.apply(changes):
-            self.note(name, old, new)
+            self.note(name, old, new, call)
 
-    def note(self, name: str, old: Any, new: Any) -> None:
+    def note(self, name: str, old: Any, new: Any, call: int | None = None) -> None:
         """Write an event down."""
-        self.events.append({"step": self.step, "tokens": self.tokens, "name": name, "old": old, "new": new})
+        event = {"step": self.step, "tokens": self.tokens, "name": name, "old": old, "new": new, "call": call}
+        self.events.append(event)
 
     # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -233,6 +237,12 @@ class Loop:
     def fold(self) -> None:
         """Leave the SAE in the units of the data: the end of a run."""
         self.sae.fold_()
+
+    def release(self) -> None:
+        """Give back the memory that only the scores need: a run that is over is kept for its record."""
+        release = getattr(self.score, "release", None)  # cleared, for the frames of an error may hold it too
+        if release is not None:
+            release()
 
     def save(self) -> None:
         """Write a checkpoint, if the run has a folder and began. What goes wrong is kept in `checkpoint_errors`."""

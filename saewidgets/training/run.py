@@ -112,8 +112,7 @@ class TrainingRun(BackgroundRun):
         does not have, RuntimeError if the run is over. Then nothing is changed.
         """
         with turn_of(self._sae):
-            if self._done.is_set():
-                raise RuntimeError(f"The run is over ({self._state}): there is nothing left to change.")
+            self._check_going("run")
             self._loop.set(changes)
         self._subscribers.notify(self)
 

@@ -30,9 +30,10 @@ def train(
     `acts`: an `ActivationStream`, a tensor or numpy array [n, d_in], or anything that iterates over tensors
     [batch, d_in] (an epoch each time it is iterated) and has a `d_in`; for a transcoder, over pairs of [batch, d_in]
     and [batch, d_out]. `batches(epoch, start)`, `batch_size`, `n_vectors`, `metadata`, `fingerprints()` and
-    `ce_loss_recovered(sae)`, or a `scorer()` of that, are used where it has them. `held_out`: texts that CE loss
-    recovered is measured on, instead of the stream's own held-out share. `on_metrics`: a function, or several, called
-    from the training thread with each new row of the metrics; `saewidgets.training.tracking` has some.
+    `ce_loss_recovered(sae)`, or a `scorer()` of that (whose `release()` is called when the run is over), are used where
+    it has them. `held_out`: texts that CE loss recovered is measured on, instead of the stream's own held-out share.
+    `on_metrics`: a function, or several, called from the training thread with each new row of the metrics;
+    `saewidgets.training.tracking` has some.
 
     The first batches give the scale and the mean of the input (`input_scale`, b_dec); the scale is folded into
     the weights when the run ends. Same seeds, same stream, same number of threads: the same SAE, bit for bit.

@@ -175,8 +175,7 @@ class SweepRun(BackgroundRun):
         if sae is not None:
             self._loop(sae)
         with turns_of(self._loops.saes):
-            if self._done.is_set():
-                raise RuntimeError(f"The sweep is over ({self._state}): there is nothing left to change.")
+            self._check_going("sweep")
             self._loops.set(changes, sae)
         self._subscribers.notify(self)
 

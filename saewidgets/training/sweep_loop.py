@@ -34,6 +34,7 @@ class SweepLoop:
     def __init__(self, loops: Sequence[Loop]) -> None:
         self.loops, self.vectors, self.clock = list(loops), loops[0].vectors, Stopwatch()
         self.errors: dict[int, Exception] = {}
+        self._calls = 0  # of `set`: they number its events
         self.stacks: list[tuple[list[int], Stack]] = []
         by_key: dict[object, list[int]] = {}
         for i, loop in enumerate(self.loops):
@@ -153,8 +154,9 @@ class SweepLoop:
                 raise ValueError(
                     f"The SAE number {i} of the sweep refuses: {error} To change one alone, name it: set(sae=0, ...)."
                 ) from None
+        self._calls += 1
         for i in chosen:
-            self.loops[i].set(changes)
+            self.loops[i].set(changes, self._calls)
 
     # ── rows, and what stays ──────────────────────────────────────────────────────────────────────────────────
 
@@ -186,6 +188,11 @@ class SweepLoop:
         for loop in self.loops:
             loop.fold()
             own_memory(loop.sae)
+
+    def release(self) -> None:
+        """Give back the memory that only the scores need; the loops share it."""
+        for loop in self.loops:
+            loop.release()
 
     def _guarded(self, i: int, act: Callable[[Loop], T]) -> T | None:
         """What a loop gives; None if it fails: its error is kept, and the others go on."""

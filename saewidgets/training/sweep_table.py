@@ -95,12 +95,15 @@ def frontier(l0: Sequence[float], explained_variance: Sequence[float]) -> list[i
 
 
 def marks(events: Sequence[tuple[int, Mapping[str, Any]]], n: int) -> list[tuple[str, int]]:
-    """Events, each with the number of its SAE, as (words, tokens). One that came to all n at once is one mark."""
+    """Events, each with the number of its SAE, as (words, tokens). What one `set` did to several is one mark.
+
+    In the order of the calls. An event that no call made ("call" is None) is the same for all that have it at a step.
+    """
     together: dict[tuple[Any, ...], list[tuple[int, Mapping[str, Any]]]] = {}
-    for sae, event in events:
-        together.setdefault((event["tokens"], event["name"], event["new"]), []).append((sae, event))
+    for sae, event in sorted(events, key=lambda pair: (pair[1]["tokens"], pair[1]["call"] or 0)):
+        together.setdefault((event["tokens"], event["call"], event["name"], event["new"]), []).append((sae, event))
     told: list[tuple[str, int]] = []
-    for (tokens, name, _), same in together.items():
+    for (tokens, _, name, _), same in together.items():
         olds = {event["old"] for _, event in same}
         words = event_label(same[0][1])
         if len(olds) > 1:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from saewidgets.activations import pack
+from saewidgets.activations.contexts import asked
 from saewidgets.models import to_ids
 
 
@@ -78,3 +79,10 @@ def test_bad_texts_get_a_sentence(demo_model: Any, texts: Any, kind: type[Except
 def test_context_sizes_that_do_not_fit_get_a_sentence(demo_model: Any, size: int) -> None:
     with pytest.raises(ValueError, match=f"context_size={size} does not fit: 'saewidgets-demo' reads 2 to 256 tokens"):
         pack(demo_model, ["A cat."], size)
+
+
+def test_an_sae_is_asked_where_there_is_text_and_it_leaves_nothing_out() -> None:
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert asked(mask, (0, 7)).tolist() == [[False, True, True], [False, True, False]]
+    assert asked(mask[1], (1,)).tolist() == [True, False, False] and torch.equal(asked(mask, ()), mask)
+    assert mask.tolist() == [[True, True, True], [True, True, False]]  # left as it was

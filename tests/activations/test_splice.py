@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -120,6 +121,57 @@ def test_many_saes_are_scored_to_the_bit_and_the_clean_model_runs_once(
     assert ran == {"run_halfway": 3 if kept_bytes else 9, "run_on": 9}  # three forwards hold all contexts
     assert score(saes[2]) == expected[2].ce_loss_recovered  # other positions: all anew
     assert expected[0].ce_loss_recovered != expected[1].ce_loss_recovered
+
+
+def a_scorer(model: Any, texts: list[str], sae: sw.SAE) -> tuple[splice.SpliceScorer, float]:
+    """A scorer, and what it is to give for this SAE."""
+    packed, site = pack(model, texts[:20], 32)[:20], hook_site(model, sae.metadata.hook_name or "")
+    expected = splice_scores(sae, model, packed.tokens, packed.mask, site).ce_loss_recovered
+    return splice.SpliceScorer(model, packed.tokens, packed.mask, site), expected
+
+
+def test_a_scorer_gives_back_its_memory_and_still_works(demo_model: Any, texts: list[str], tiny_sae: sw.SAE) -> None:
+    score, expected = a_scorer(demo_model, texts, tiny_sae)
+    assert score(tiny_sae) == expected
+    kept = [weakref.ref(halfway.activation) for halfway, _ in score._kept.values()]
+    assert len(kept) == 3 and all(one() is not None for one in kept)
+    score.release()
+    assert all(one() is None for one in kept)
+    assert score(tiny_sae) == expected
+
+
+def test_what_is_kept_on_another_device_is_computed_anew(
+    demo_model: Any, texts: list[str], tiny_sae: sw.SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, expected = a_scorer(demo_model, texts, tiny_sae)
+    assert score(tiny_sae) == expected
+    before = {id(vectors) for _, vectors in score._kept.values()}
+    assert score(tiny_sae) == expected and {id(vectors) for _, vectors in score._kept.values()} == before
+    held = list(score._kept.values())  # or their numbers might be given again
+    monkeypatch.setattr(splice, "device_of", lambda model: torch.device("cpu:0"))  # as after model.to(another)
+    assert score(tiny_sae) == expected
+    assert len(held) == 3 and before.isdisjoint(id(vectors) for _, vectors in score._kept.values())
+
+
+def test_a_scorer_that_was_broken_off_begins_again(
+    demo_model: Any, texts: list[str], tiny_sae: sw.SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, expected = a_scorer(demo_model, texts, tiny_sae)
+    other = tiny_sae.clone()
+    other.metadata = other.metadata.replace(excluded_positions=(0, 1))
+    assert score(tiny_sae) == expected
+    ran: list[int] = []
+
+    def limited(*given: Any) -> Any:
+        ran.append(1)
+        if len(ran) == 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return run_halfway(*given)
+
+    monkeypatch.setattr(splice, "run_halfway", limited)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        score(other)
+    assert score(tiny_sae) == expected  # the positions of before, of which there are no sums any more
 
 
 def test_nothing_to_score_is_said(demo_model: Any, tiny_sae: sw.SAE) -> None:

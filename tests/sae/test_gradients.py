@@ -236,6 +236,30 @@ def test_jumprelu_pulls_dead_features_back() -> None:
     compare(sae, rule.loss(sae, x, x, KNOBS, DEAD).loss, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+def test_p_anneal_pulls_a_feature_next_to_nothing_as_l1_does(
+    dtype: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As f goes to 0, q p (f + 0.01)^(p - 1) goes to 1: where two powers have no difference any more, too."""
+    monkeypatch.setattr(selection, "MAX_DENSITY", {"sparse": 0.999, "dense": 0.0}[form])
+    sae, x, tiny = make("p_anneal").to(getattr(torch, dtype)), vectors().to(getattr(torch, dtype)), 1e-9
+    x[:, 0] = 0.0
+    x[7, 0] = 1.0
+    with torch.no_grad():
+        sae.b_dec.zero_()
+        sae.b_enc[3] = 0.0
+        sae.W_enc[:, 3] = 0.0
+        sae.W_enc[0, 3] = tiny  # the only activation of feature 3, at vector 7
+        sae.W_dec[3] = 0.0  # nothing but the penalty reaches it
+    assert sae.encode(x)[:, 3].nonzero().tolist() == [[7]]
+    loss = get_architecture("p_anneal").loss(sae, x, x, KNOBS, None).loss
+    (gradient,) = torch.autograd.grad(loss, [sae.W_enc])
+    slope = (1 + tiny / 0.01) ** ((sae.cfg.p_final - 1) * KNOBS.progress)
+    expected = KNOBS.sparsity / D_IN / N * slope * x[7]
+    assert torch.allclose(gradient[:, 3], expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize(("name", "reference", "options"), CASES)
 def test_residual_and_encode_agree_with_the_loss(name: str, reference: Reference, options: dict[str, Any]) -> None:
     """What the code is outside of training: encode, encode_sparse, decode and forward say the same."""

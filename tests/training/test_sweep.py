@@ -17,7 +17,7 @@ from saewidgets.training.metrics import COLUMNS
 from saewidgets.training.stack import Stack
 from saewidgets.widgets.display import sweep_run
 
-from .toy import D_IN, Gate, Then, ToyStream, toy_sae
+from .toy import D_IN, Gate, ToyStream, toy_sae
 
 CONFIG = TrainConfig(n_tokens=20_001, n_logs=20, dead_window=1500)
 
@@ -226,7 +226,7 @@ def test_a_stack_for_which_there_is_no_memory_goes_on_one_by_one(monkeypatch: An
     run.wait()
     assert len(asked) == 31 and run.stacked == []
     assert [loop.events for loop in run._loops.loops] == [
-        [{"step": 30, "tokens": 30 * 256, "name": "stacked", "old": True, "new": False}]
+        [{"step": 30, "tokens": 30 * 256, "name": "stacked", "old": True, "new": False, "call": None}]
     ] * 2
     assert prints(run.saes) == prints([alone(cfg(k=4), CONFIG), alone(cfg(k=8), CONFIG)])
 
@@ -282,73 +282,4 @@ def test_a_kernel_interrupt_in_wait_pauses_the_sweep(monkeypatch: Any) -> None:
         with pytest.raises(KeyboardInterrupt, match=r"paused at step \d+ of"):
             run.wait()
     assert run.state == "paused"
-    run.stop()
-
-
-def test_a_change_counts_for_all_from_the_next_step_on_and_is_written_down() -> None:
-    config = TrainConfig(n_tokens=256 * 60, n_logs=60, lr=2e-3, lr_schedule="constant", warmup_fraction=0)
-    configs = [cfg(k=4), cfg(k=8), cfg(k=4, architecture="batchtopk")]
-
-    def change(run: SweepRun, row: dict[str, float]) -> None:
-        if row["step"] == 20 and row["sae"] == 0:
-            run.set(lr=5e-4, k=6)
-        if row["step"] == 40 and row["sae"] == 0:
-            run.set(sae=1, k=3)
-
-    then: Any = Then(change)  # type: ignore[arg-type]
-    run = then.of(sweep(ToyStream(), configs, config, on_metrics=then))
-    run.wait()
-    assert run.callback_errors == [] and run.stacked == [[0, 1]]
-    events = run.events
-    assert list(events.columns) == ["sae", "step", "tokens", "name", "old", "new"]
-    assert events.drop(columns=["tokens"]).values.tolist() == [
-        *[row for sae, k in ((0, 4), (1, 8), (2, 4)) for row in ([sae, 20, "lr", 2e-3, 5e-4], [sae, 20, "k", k, 6])],
-        [1, 40, "k", 6, 3],
-    ]
-    metrics = run.metrics.set_index(["sae", "step"]).sort_index()
-    assert metrics.lr[0].loc[:19].eq(2e-3).all() and all(metrics.lr[sae].loc[21:].eq(5e-4).all() for sae in range(3))
-    assert [metrics.k[sae].loc[39] for sae in range(3)] == [6] * 3
-    assert [metrics.k[sae].loc[41] for sae in range(3)] == [6, 3, 6]
-    assert [knobs["k"] for knobs in run.knobs] == [sae.cfg.k for sae in run.saes] == [6, 3, 6]
-    assert run.saes[1].encode_sparse(ToyStream().vectors[:4])[0].shape == (4, 3)
-    texts = [note.text for note in run.plot().layout.annotations]
-    assert [text for text in texts if "\u2192" in text] == ["lr 0.002 \u2192 0.0005", "k \u2192 6", "1: k 6 \u2192 3"]
-
-    # each became what it would alone, with the same changes
-    alone_then: Any = Then(lambda run, row: run.set(lr=5e-4, k=6) if row["step"] == 20 else None)
-    one = alone_then.of(train(SAE(configs[0]), ToyStream(), config, on_metrics=alone_then))
-    one.wait()
-    assert one.sae.fingerprint() == run.saes[0].fingerprint()
-
-
-def test_a_change_that_one_refuses_changes_none() -> None:
-    run = sweep(ToyStream(), [cfg(k=4), cfg(architecture="relu")], CONFIG.replace(n_tokens=10**7))
-    run.pause()
-    for changes, error, sentence in [
-        ({"k": 6}, ValueError, r"number 1 of the sweep refuses: k cannot be set: 'relu' has no k. .*set\(sae=0"),
-        ({"sae": 1, "k": 6}, ValueError, "^k cannot be set: 'relu' has no k"),
-        ({"sae": 2, "lr": 1e-3}, IndexError, "the sweep's are 0 to 1"),
-        ({"learning_rate": 1e-3}, TypeError, "has no setting 'learning_rate'"),
-        ({}, TypeError, "Nothing to set"),
-    ]:
-        with pytest.raises(error, match=sentence):
-            run.set(**changes)  # type: ignore[arg-type]
-    assert len(run.events) == 0 and list(run.events.columns)[0] == "sae"
-    run.set(sae=0, k=6)
-    assert run.events.sae.tolist() == [0] and [knobs["k"] for knobs in run.knobs] == [6, None]
-    run.stop()
-    run.wait()
-    with pytest.raises(RuntimeError, match=r"The sweep is over \(stopped\)"):
-        run.set(lr=1e-3)
-
-
-def test_one_that_failed_is_left_as_it_is() -> None:
-    configs = [CONFIG.replace(n_tokens=10**7), CONFIG.replace(n_tokens=10**7, lr=1e38, warmup_fraction=0.0)]
-    run = sweep(ToyStream(), [cfg(k=4), cfg(k=8)], configs)
-    while not run.errors and run.state == "running":
-        pass
-    run.set(lr=1e-3)
-    assert run.events.sae.tolist() == [0]
-    with pytest.raises(RuntimeError, match="number 1 has failed"):
-        run.set(sae=1, lr=1e-3)
     run.stop()

@@ -39,8 +39,10 @@ class PAnneal(ReLU):
 
     q_i keeps the penalty of each feature as large as it is under L1 when p falls. The source's lambda_s, from recent
     batches, does so for all features together. Then a small p takes the pull off features with large activations and
-    lays it on those with small ones, which fade and end silent; with a quotient for each, small activations of a
-    feature are pulled down, but no feature more than under L1.
+    lays it on those with small ones, which fade and end silent. With a quotient for each, no feature's penalty is more
+    than under L1. The pull on its activations, the slope of the penalty, can still be: where all of them are alike it
+    falls with p, but one of 10 among 99 of 0.02 leaves, at p = 0.2, a pull of 0.03 on the large one and of 3.6 on each
+    small one, 361 together, where L1 has 100.
     """
 
     reads = frozenset({"sparsity_coefficient", "p_final"})
