@@ -17,7 +17,7 @@ from saewidgets.features import examples
 from saewidgets.features.rows import FeatureRows
 from saewidgets.models.lock import lock_of
 from saewidgets.models.tokens import device_of, vocabulary_of
-from saewidgets.sae.strongest import strongest
+from saewidgets.sae.strongest import active, strongest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _LARGEST = torch.finfo(torch.float16).max
-_SPARE = 8  # times as many places as examples are wanted: near-identical windows are shown once
 
 
 class TextSample:
@@ -103,19 +102,21 @@ class TextSample:
 
         Reads the text first, where that is not done. `sae`: a frozen one, of this hook, as `run.sae_at(step)` gives.
 
-        Raises ValueError for a feature that the SAE does not have, or vectors that are not as wide as it reads.
+        Raises ValueError for a feature that the SAE does not have, vectors that are not as wide as it reads, n below 1.
         """
+        if n < 1:
+            raise ValueError(f"n={n} examples are not possible; ask for at least 1.")
         for _ in self.read():
             pass
         items: list[int] = []
-        places = _SPARE * n
-        while True:
-            values, rows = strongest(sae, self._vectors, feature, places)
+        values, rows = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+        for more in strongest(sae, self._vectors, feature):
+            values, rows = torch.cat([values, more[0]]), torch.cat([rows, more[1]])
             found = self._rows(rows, values)
+            # near-identical windows are shown once, so that it may take more than n places
             items = examples.chosen_items(self, found, np.arange(len(found.items)), n, window, apart=True)
-            if len(items) == n or len(values) < places:
+            if len(items) == n:
                 break
-            places *= _SPARE
         return examples.windows(self, self._around(sae, feature, items, window), items, window, self._texts)
 
     def _around(self, sae: SAE, feature: int, items: list[int], window: int | None) -> FeatureRows:
@@ -123,9 +124,8 @@ class TextSample:
         spans = [np.arange(*examples.window_of(self, item, window)) for item in items]
         rows = self._row_of_item[np.unique(np.concatenate([*spans, np.zeros(0, np.int64)]).astype(np.int64))]
         asked = torch.from_numpy(rows[rows >= 0])
-        with torch.no_grad():
-            values = sae.encode_features(self._vectors[asked].float(), torch.tensor([feature]))[:, 0].float().cpu()
-        return self._rows(asked[values > 0], values[values > 0])
+        values, which = active(sae, self._vectors[asked], feature)
+        return self._rows(asked[which], values)
 
     def _rows(self, rows: torch.Tensor, values: torch.Tensor) -> FeatureRows:
         items = self._item_of_row[rows.numpy()]
@@ -140,5 +140,5 @@ class TextSample:
         return [int(self._contexts.doc[int(self._context_of[item])]) for item in items]
 
     @cached_property
-    def _texts(self) -> list[str]:
-        return [self._vocabulary.token(token).text for token in range(len(self._vocabulary))]
+    def _texts(self) -> dict[int, str]:
+        return {token: self._vocabulary.token(token).text for token in np.unique(self._tokens).tolist()}
