@@ -209,13 +209,13 @@ class ActivationCache:
 
         Which text each is from was not kept: each counts as one of its own.
         """
-        from saewidgets.activations.contexts import Contexts, excerpt
+        from saewidgets.activations.contexts import Contexts, fitting
 
         kept = read_small(self.path / HELD_OUT)
         contexts = Contexts(kept["tokens"], kept["mask"].bool(), torch.arange(len(kept["tokens"])))
         wanted = contexts.mask.clone()
         wanted[:, [p for p in self.metadata.excluded_positions if p < wanted.shape[1]]] = False
-        return excerpt(contexts, wanted.sum(1), at_most)
+        return contexts[: fitting(wanted.sum(1), at_most)]
 
     @property
     def _blocks(self) -> Blocks:
