@@ -209,11 +209,11 @@ class ActivationCache:
 
         Which text each is from was not kept: each counts as one of its own.
         """
-        from saewidgets.activations.contexts import Contexts, asked, excerpt
+        from saewidgets.activations.contexts import Contexts, asked, fitting
 
         kept = read_small(self.path / HELD_OUT)
         contexts = Contexts(kept["tokens"], kept["mask"].bool(), torch.arange(len(kept["tokens"])))
-        return excerpt(contexts, asked(contexts.mask, self.metadata.excluded_positions).sum(1), at_most)
+        return contexts[: fitting(asked(contexts.mask, self.metadata.excluded_positions).sum(1), at_most)]
 
     @property
     def _blocks(self) -> Blocks:

@@ -100,10 +100,9 @@ def pack(
     return Contexts(torch.from_numpy(tokens), torch.from_numpy(mask), torch.tensor(doc))
 
 
-def excerpt(contexts: Contexts, counts: Tensor, at_most: int) -> Contexts:
-    """The first contexts that give no more than `at_most` vectors together, `counts` [n] each; at least one."""
-    fit = int((counts.cumsum(0) <= at_most).sum())
-    return contexts[: max(1, fit)]
+def fitting(counts: Tensor, at_most: int) -> int:
+    """How many of the first contexts give no more than `at_most` vectors together, `counts` [n] each; at least one."""
+    return max(1, int((counts.cumsum(0) <= at_most).sum()))
 
 
 def held_out_from(contexts: Contexts) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.activations.blocks import Ask, Batch, Blocks, BrokenOff, Memory, generator
-from saewidgets.activations.contexts import Contexts, asked, excerpt, held_out_from, pack
+from saewidgets.activations.contexts import Contexts, asked, fitting, held_out_from, pack
 from saewidgets.activations.harvest import harvest_all
 from saewidgets.activations.hooks import hook_site
 from saewidgets.activations.sources import Texts
@@ -161,9 +161,12 @@ class ActivationStream:
 
     def excerpt(self, at_most: int) -> Contexts:
         """Contexts that give up to `at_most` vectors, to look things up in: those held out, then the first streamed."""
-        parts = (self.held_out, self._contexts[:at_most])  # each gives a vector or more
-        joined = Contexts(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "mask", "doc")))
-        return excerpt(joined, self._wanted(joined.mask).sum(1), at_most)
+        held_out = self.held_out
+        # each context gives a vector or more, so no more of them are needed
+        n = fitting(torch.cat([self._wanted(held_out.mask).sum(1), self._counts[:at_most]]), at_most)
+        parts = (held_out[:n], self._contexts[: max(0, n - len(held_out))])
+        # copied, so that no more than this stays in memory
+        return Contexts(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "mask", "doc")))
 
     @property
     def metadata(self) -> SAEMetadata:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = npt.NDArray[Any]
+Texts = Sequence[str] | Mapping[int, str]
+"""What each token says, by its id."""
 _ALIKE = 5
 """Two windows are near-identical if they agree on this many tokens on each side of the peak."""
 COLUMNS = (
@@ -122,7 +124,7 @@ def window_of(source: Items, item: int, window: int | None) -> tuple[int, int]:
 
 
 def windows(
-    source: Items, rows: FeatureRows, items: list[int], window: int | None, texts: Sequence[str]
+    source: Items, rows: FeatureRows, items: list[int], window: int | None, texts: Texts
 ) -> pd.DataFrame:
     """The windows around items: `window` tokens on each side inside the same context; None is the whole context."""
     import pandas as pd

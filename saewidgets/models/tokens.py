@@ -94,6 +94,10 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} tokens, {len(self.special_ids)} special)"
 
+    def same_as(self, other: Vocabulary) -> bool:
+        """Whether every id says the same in both."""
+        return self._bytes == other._bytes and self.special_ids == other.special_ids
+
     def bytes_of(self, token_id: int) -> bytes:
         """The exact bytes of a token; a special token's are those of its name.
 

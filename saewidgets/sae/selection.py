@@ -19,6 +19,13 @@ MOST = 4
 """In `batch_top`, a vector has at most so many times k active features."""
 
 
+ROUNDING = 1e-4
+"""By what share two ways to compute the same preactivation may differ: generous for float32, as a sum may cancel."""
+
+_LOOKED_AT, _GROWTH, _AT_ONCE = 128, 4, 1 << 22
+"""In `outdone`: features that all vectors are held against first, times as many for those left, numbers at once."""
+
+
 class Everywhere:
     """All places of n vectors and d_sae features: what `Places` is, for a code that is one [n, d_sae] tensor."""
 
@@ -46,6 +53,30 @@ def everywhere(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor) -> tuple[T
 def column(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, feature: int) -> Tensor:
     """The preactivations of one feature: [n]."""
     return (x - b_in) @ W_enc[:, feature] + b_enc[feature]
+
+
+@torch.no_grad()
+def outdone(
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, k: int, feature: int, magnitude: bool = False
+) -> Tensor:
+    """The vectors on which k features or more are clearly larger than one whose preactivation is above 0: bool [n].
+
+    Vectors are held against some features, and those of which it is not known yet against more, up to half of all: a
+    vector on which the feature is one of many is known after a few. The others may be outdone or not. `magnitude`: it
+    is the absolute values that compete.
+    """
+    h = column(x, W_enc, b_enc, b_in, feature)
+    limit, x = h + ROUNDING * h.abs(), x - b_in
+    left = torch.arange(len(x), device=x.device)
+    larger = torch.zeros_like(left)
+    at, size = 0, _LOOKED_AT
+    while at < W_enc.shape[1] // 2 and len(left):
+        size = min(size, max(_LOOKED_AT, _AT_ONCE // len(left)))
+        others = torch.addmm(b_enc[at : at + size], x[left], W_enc[:, at : at + size])
+        larger = larger + ((others.abs() if magnitude else others) > limit[left, None]).sum(1)
+        at, size = at + size, size * _GROWTH
+        left, larger = left[larger < k], larger[larger < k]
+    return torch.ones(len(x), dtype=torch.bool, device=x.device).index_fill_(0, left, False)
 
 
 def above(

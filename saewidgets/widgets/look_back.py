@@ -11,6 +11,8 @@ import torch
 
 from saewidgets.activations import check_fits, harvest, pack
 from saewidgets.models import share, to_ids, vocabulary_of
+from saewidgets.sae import split_signs
+from saewidgets.sae.architectures import get_architecture
 from saewidgets.widgets._base import Answer, feature_in_range, token_as_json
 from saewidgets.widgets._examples import packed
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from saewidgets.activations.sources import Texts
     from saewidgets.features import TextSample
+    from saewidgets.sae import SAE
     from saewidgets.training import TrainingRun
 
 SAMPLE = 20_000
@@ -31,7 +34,9 @@ WINDOW = 32
 PATIENCE = 0.3
 """Seconds after which what is found so far is shown."""
 KEPT = 512
-"""Pairs of a snapshot and a feature whose examples are kept, some kilobytes each."""
+"""Pairs of a snapshot and a feature whose examples are kept: 40 kB each (measured), 20 MB together."""
+SAES_KEPT = 256 << 20
+"""Bytes of the snapshots' SAEs that are kept: all 20 of 288 x 2,304 (106 MB), or 2 of 768 x 16,384."""
 
 
 class LookBack:
@@ -45,7 +50,8 @@ class LookBack:
             and then the first of what it trains on.
 
     Raises:
-        ValueError: the model has no such hook, or not of this size; the texts are empty.
+        ValueError: the model has no such hook, or not of this size; the texts are empty; the stream's text is of
+            another vocabulary than the model's, and no other is given.
         TypeError: a single string, or something else that is no list of texts.
     """
 
@@ -55,7 +61,12 @@ class LookBack:
         self.model: Any = None if given is None else share(given)
         if self.model is not None:
             self.site = check_fits(run.sae, self.model)
+        self.two_sided = get_architecture(run.cfg.architecture).without_signs(run.cfg) is not None
+        """Whether the run's SAE has signed codes. It is looked back at with a feature for each sign, see `sae_at`."""
         self._sample = self._sample_of(texts)
+        self.d_sae = run.cfg.d_sae * (2 if self.two_sided else 1)
+        """Features that are looked back at."""
+        self._saes: dict[int, SAE] = {}
         self.looked_up = False
         """Whether examples were asked for: a page without a kernel then carries them."""
         # a snapshot does not change, so neither does what a feature fires on there
@@ -74,6 +85,7 @@ class LookBack:
             size = metadata.context_size or min(128, int(self.model.cfg.n_ctx))
             contexts = pack(self.model, texts, size, metadata.prepend_bos, max_tokens=SAMPLE)
         elif hasattr(self.run.acts, "excerpt"):
+            _check_vocabulary(self.run, self.model)
             contexts = self.run.acts.excerpt(SAMPLE)
         else:
             return None
@@ -82,6 +94,25 @@ class LookBack:
         from saewidgets.features import TextSample  # brings DuckDB, which a run without a model does without
 
         return TextSample(self.model, contexts, self.site, metadata.excluded_positions)
+
+    def sae_at(self, step: int) -> SAE:
+        """The SAE of a snapshot as it is looked back at: `run.sae_at`, or, if `two_sided`, `split_signs` of it.
+
+        There d_sae + i is the negative side of feature i, which would else count as silence.
+
+
+        Raises ValueError for a step that is not one of the run's snapshots.
+        """
+        kept = self._saes.get(step)
+        if kept is not None:
+            return kept
+        sae = self.run.sae_at(step)
+        sae = split_signs(sae) if self.two_sided else sae
+        size = sum(tensor.nbytes for tensor in sae.state_dict().values())
+        # all steps are asked for in turn, so one that is given up for another would be missed before it is used again
+        if size * (len(self._saes) + 1) <= SAES_KEPT:
+            self._saes[step] = sae
+        return sae
 
     @torch.no_grad()
     def history(self, prompt: str, steps: Sequence[int], feature: int | None = None) -> Answer:
@@ -102,14 +133,14 @@ class LookBack:
             raise ValueError("This monitor has no model to read a prompt with: TrainingMonitor(run, model=model).")
         if not steps:
             raise ValueError("The run has no snapshot yet to read the prompt with.")
-        feature_in_range(feature, self.run.cfg.d_sae)
+        feature_in_range(feature, self.d_sae)
         metadata = self.run.metadata
         ids = to_ids(self.model, prompt, prepend_bos=metadata.prepend_bos)
         x = harvest(self.model, ids, self.site)[0].float().cpu()
         values: list[torch.Tensor] = []
         strongest: list[torch.Tensor] = []
         for step in sorted(steps, reverse=True):  # the last one first: it may have to choose the feature
-            sae = self.run.sae_at(step)
+            sae = self.sae_at(step)
             f = sae.encode(x.to(sae.W_dec.dtype)).float()
             f[[at for at in metadata.excluded_positions if at < len(f)]] = 0.0
             if feature is None:
@@ -127,7 +158,8 @@ class LookBack:
     def examples(self, feature: int, steps: Sequence[int]) -> Iterator[Answer]:
         """Where a feature is most active, at each of some snapshots of the run. A growing answer.
 
-        The first time the text is read too, which takes some seconds; then a snapshot takes some hundredths of one.
+        The first time the text is read too, which takes some seconds; then a snapshot takes what
+        `TextSample` says, and its SAE, where it is not kept, has to be made of half-precision weights.
 
         Returns:
             `feature`, `n_tokens` (in which is looked), `read` (the share of them that is read), `steps` (those done so
@@ -142,7 +174,7 @@ class LookBack:
             raise ValueError(
                 "This monitor has no text to look for examples in: TrainingMonitor(run, model=model, texts=texts)."
             )
-        feature_in_range(feature, self.run.cfg.d_sae)
+        feature_in_range(feature, self.d_sae)
         self.looked_up = True
         found: dict[int, pd.DataFrame] = {}
         for read in self._sample.read():
@@ -156,7 +188,7 @@ class LookBack:
         yield self._told(self._sample, feature, found)
 
     def _find(self, sample: TextSample, step: int, feature: int) -> pd.DataFrame:
-        return sample.examples(self.run.sae_at(step), feature, n=EXAMPLES, window=WINDOW)
+        return sample.examples(self.sae_at(step), feature, n=EXAMPLES, window=WINDOW)
 
     def _told(self, sample: TextSample, feature: int, found: dict[int, pd.DataFrame], read: float = 1.0) -> Answer:
         steps = sorted(found)
@@ -164,6 +196,24 @@ class LookBack:
         counts = [len(found[step]) for step in steps]
         about = {"feature": feature, "n_tokens": sample.n_tokens, "read": read, "steps": steps, "counts": counts}
         return {**about, **result}, buffers
+
+
+def _check_vocabulary(run: TrainingRun, model: Any) -> None:
+    """Raise ValueError unless the token ids of the run's stream are those of `model`."""
+    own = getattr(run.acts, "model", None)
+    if own is not None and share(own) is model:
+        return
+    read_by = getattr(run.acts, "metadata", run.metadata).model_name
+    try:
+        same = vocabulary_of(share(own)).same_as(vocabulary_of(model))
+    except (AttributeError, TypeError, ValueError):  # a cache that was opened without its model, or no bridge
+        same = read_by is not None and read_by == model.cfg.model_name
+    if not same:
+        raise ValueError(
+            f"The run's text is kept as token ids of {read_by or 'a model without a name'}, and "
+            f"{model.cfg.model_name!r} may have another vocabulary. Pass the text to look for examples in: "
+            "TrainingMonitor(run, model=model, texts=texts)."
+        )
 
 
 def _own_model(run: TrainingRun) -> Any:

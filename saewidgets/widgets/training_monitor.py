@@ -34,7 +34,9 @@ class TrainingMonitor(FollowingWidget):
         texts: The text that a feature's strongest examples are looked up in, 20,000 tokens at most; None: what the
             run's stream holds out, and then the first of what it trains on. It is read when examples are first shown.
         prompt: What the feature is shown on. Typing another one on the screen sets it here, and the other way round.
-        feature: That feature; None: the one that fires most strongly on the prompt at the last snapshot.
+        feature: That feature; None: the one that fires most strongly on the prompt at the last snapshot. Codes with
+            signs (abstopk, linear dense) are looked back at as `sw.split_signs` has them: d_sae + i is the negative
+            side of feature i.
         snapshot_step: The snapshot that is looked back at, one of `run.snapshots`; None: not looking back.
 
     Raises:
@@ -69,7 +71,7 @@ class TrainingMonitor(FollowingWidget):
 
     @traitlets.validate("feature")
     def _feature_exists(self, proposal: dict[str, Any]) -> int | None:
-        return feature_in_range(proposal["value"], self._run.cfg.d_sae)
+        return feature_in_range(proposal["value"], self._view.back.d_sae)
 
     @traitlets.validate("snapshot_step")
     def _snapshot_exists(self, proposal: dict[str, Any]) -> int | None:

@@ -124,6 +124,8 @@ class TrainingMonitorView(RunView):
             "hook_name": metadata.hook_name,
             "model_name": metadata.model_name,
             "reads": self.back.model is not None,
+            "d_looked": self.back.d_sae,
+            "two_sided": self.back.two_sided,
             "n_sampled": self.back.n_sampled,
         }
 

@@ -122,6 +122,8 @@ def test_an_excerpt_is_held_out_text_first_and_no_more_than_asked_for(demo_model
     assert len(some) > len(held_out) and n < int((some.mask.sum(1) - 1).sum()) <= n + 40
     rest = pack(demo_model, texts[:24], 32).tokens[: len(some) - len(held_out)]
     assert torch.equal(some.tokens[len(held_out) :], rest)
+    for part in (some.tokens, some.mask, some.doc):  # the text that was not asked for is not kept alive by it
+        assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
     assert len(acts.excerpt(1)) == 1
     whole = acts.excerpt(10**9)
     assert int((whole.mask.sum(1) - 1).sum()) == n + acts.n_vectors

@@ -12,7 +12,7 @@ import torch
 
 import saewidgets as sw
 from saewidgets.activations import check_fits, pack
-from saewidgets.features import TextSample, sample
+from saewidgets.features import TextSample
 
 HOOK = "blocks.2.hook_resid_post"
 
@@ -50,7 +50,7 @@ def test_it_shows_what_an_index_of_the_same_text_shows(
 def test_near_identical_windows_do_not_crowd_out_the_others(
     demo_model: Any, tiny_sae: sw.SAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample, "_SPARE", 2)
+    monkeypatch.setattr("saewidgets.sae.strongest._FIRST", 2)  # the first group holds one window, over and over
     same = ["Once upon a time there was a cat."] * 20 + ["The old dog ran to the river."]
     found = TextSample(demo_model, pack(demo_model, same, 16), check_fits(tiny_sae, demo_model))
     x = found.examples(tiny_sae, 0, n=1)  # reads the text
@@ -61,9 +61,17 @@ def test_near_identical_windows_do_not_crowd_out_the_others(
 
 
 def test_position_0_is_shown_and_not_asked(taken: TextSample, tiny_sae: sw.SAE) -> None:
-    feature = int(tiny_sae.encode(taken._vectors[:1].float()).argmax()) if taken._n_read else 0
+    assert not any(share < 1 for share in [*taken.read()][-1:])  # whichever test came first
+    feature = int(tiny_sae.encode(taken._vectors[:1].float()).argmax())
     frame = taken.examples(tiny_sae, feature, n=20, window=None)
-    assert all(np.array(values)[0] == 0 for values in frame["values"]) and frame["position"].min() > 0
+    assert len(frame) and all(np.array(values)[0] == 0 for values in frame["values"]) and frame["position"].min() > 0
+    with pytest.raises(ValueError, match="n=0 examples are not possible"):
+        taken.examples(tiny_sae, feature, n=0)
+
+
+def test_only_the_tokens_of_the_text_are_decoded(demo_model: Any, tiny_sae: sw.SAE) -> None:
+    found = TextSample(demo_model, pack(demo_model, ["A cat sat."], 16), check_fits(tiny_sae, demo_model))
+    assert set(found._texts) == set(found._tokens.tolist()) and "A" in "".join(found._texts.values())
 
 
 def test_threads_share_the_reading_and_the_model_stays_free(

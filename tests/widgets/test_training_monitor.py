@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
 import math
 import threading
@@ -20,6 +22,7 @@ import saewidgets as sw
 from saewidgets.activations import harvest
 from saewidgets.training.live import events_table
 from saewidgets.training.metrics import COLUMNS as LOGGED
+from saewidgets.widgets import look_back
 from saewidgets.widgets.training_monitor import TrainingMonitor
 from saewidgets.widgets.training_monitor_view import COLUMNS, TrainingMonitorView
 
@@ -423,6 +426,72 @@ def test_a_page_carries_the_examples_that_someone_looked_at(past: Any) -> None:
     assert recorded(monitor) == [{"feature": 7, "steps": past.snapshots}]
     monitor.feature = None
     assert recorded(monitor) == []
+
+
+def test_a_run_with_signed_codes_is_looked_back_at_with_a_feature_for_each_sign(past: Any) -> None:
+    sae = sw.SAE(sw.SAEConfig(d_in=past.acts.d_in, d_sae=64, k=4, architecture="abstopk"))
+    run = sw.train(sae, past.acts, sw.TrainConfig(n_tokens=2_000, n_snapshots=2, n_logs=2, n_evaluations=0))
+    run.wait(120)
+    monitor = TrainingMonitor(run)
+    step = run.snapshots[-1]
+    text = past.acts.excerpt(20_000)
+    wanted = text.mask.clone()
+    wanted[:, 0] = False
+    f = run.sae_at(step).encode(harvest(past.acts.model, text.tokens, past.acts.site)[wanted])
+    feature = int(f.amin(0).argmin())  # the strongest on the negative side
+    for sign, asked in ((1, feature), (-1, 64 + feature)):
+        (found,) = top_of(list(monitor.answer("examples", {"feature": asked, "steps": [step]}))[-1]).values()
+        strongest = float((sign * f[:, feature]).max())
+        assert found[:1] == ([pytest.approx(strongest, rel=1e-2)] if strongest > 0 else [])
+    assert float(f[:, feature].min()) < 0
+    prompt = {"prompt": "Once upon a time", "steps": [step]}
+    answers = [monitor.answer("history", {**prompt, "feature": feature + side})[1][0] for side in (0, 64)]
+    positive, negative = (np.frombuffer(values, "<f4") for values in answers)
+    assert (positive >= 0).all() and (negative >= 0).all() and not (positive * negative).any()
+    x = harvest(past.acts.model, past.acts.model.to_tokens(prompt["prompt"]), past.acts.site)[0]
+    exact = run.sae_at(step).encode(x)[:, feature].numpy()
+    assert positive[1:] - negative[1:] == pytest.approx(exact[1:], rel=1e-3, abs=1e-4)
+    assert (monitor._about["d_sae"], monitor._about["d_looked"], monitor._about["two_sided"]) == (64, 128, True)
+    monitor.feature = 127
+    with pytest.raises(traitlets.TraitError, match="features 0 to 127"):
+        monitor.feature = 128
+    assert (TrainingMonitor(past)._about["d_looked"], TrainingMonitor(past)._about["two_sided"]) == (64, False)
+
+
+def test_snapshots_are_made_once_as_long_as_they_fit(past: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    sae_at = type(past).sae_at
+    monkeypatch.setattr(type(past), "sae_at", lambda run, step: made.append(step) or sae_at(run, step))
+    steps = past.snapshots
+    for room, times in ((look_back.SAES_KEPT, 1), (200_000, None), (0, 2)):  # one of them has 150 kB
+        monkeypatch.setattr(look_back, "SAES_KEPT", room)
+        back, asked = look_back.LookBack(past, None, None), len(made)
+        for _ in range(2):
+            back.history("Once", steps, 3)
+        counts = sorted(made[asked:].count(step) for step in steps)
+        assert counts == ([1, 2] if times is None else [times] * 2)
+
+
+def test_the_streams_text_is_read_only_with_its_own_vocabulary(past: Any, run: Any) -> None:
+    """Token ids mean nothing to a model with another vocabulary, however well its sizes fit."""
+    run.sae, run.snapshots = past.sae, [10]
+    other = sw.load_model()
+    own = past.acts.model
+
+    def acts(model: Any, name: str | None) -> Any:
+        about = dataclasses.replace(past.acts.metadata, model_name=name)
+        return type("Acts", (), {"model": model, "metadata": about, "excerpt": staticmethod(past.acts.excerpt)})()
+
+    for there in (acts(own, "anything"), acts(None, other.cfg.model_name)):  # compared, or known by name
+        run.acts = there
+        assert TrainingMonitor(run, model=other)._about["n_sampled"] > 1_000
+    other.tokenizer = copy.deepcopy(other.tokenizer)
+    other.tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    for there in (acts(own, other.cfg.model_name), acts(None, "another/model"), acts(None, None)):
+        run.acts = there
+        with pytest.raises(ValueError, match="may have another vocabulary. Pass the text to look for examples in"):
+            TrainingMonitor(run, model=other)
+        assert TrainingMonitor(run, model=other, texts=["A cat sat."])._about["n_sampled"] < 10
 
 
 def test_other_texts_and_runs_without_any(past: Any, run: Any) -> None:

@@ -84,9 +84,14 @@ export function Prompt({ asked, step }: { asked: Asked<History>; step: number | 
   );
 }
 
+/** The SAE that is looked back at, as Python: of signed codes a feature for each sign. */
+export function saeAt(step: number, two_sided: boolean): string {
+  return two_sided ? `sw.split_signs(run.sae_at(${step}))` : `run.sae_at(${step})`;
+}
+
 /** The same look at the same snapshot, as Python. */
-export function codeOf(step: number, prompt: string, feature: number | null): string {
-  const options = [`run.sae_at(${step})`, "model", `prompt=${JSON.stringify(prompt)}`];
+export function codeOf(sae: string, prompt: string, feature: number | null): string {
+  const options = [sae, "model", `prompt=${JSON.stringify(prompt)}`];
   if (feature !== null) options.push(`feature=${feature}`);
   return `sw.TokenHeatmap(${options.join(", ")})`;
 }

@@ -12,6 +12,7 @@ import { CopyCode, Scale, Trouble } from "../shared/parts";
 import { Term } from "../shared/terms";
 import { inQuotes } from "../shared/tokens";
 import type { Answer } from "../shared/transport";
+import { saeAt } from "./LookBack";
 
 export interface TopResult extends ExamplesResult {
   feature: number;
@@ -54,11 +55,20 @@ export function bornOf({ steps, peaks }: Pick<Top, "steps" | "peaks">): string {
   return `${born}${grown}${peaks.at(-1) === 0 ? "; silent at the last" : ""}.`;
 }
 
+/** Which side of a signed feature it is. */
+export function sideOf(feature: number, d_sae: number): string {
+  return feature < d_sae
+    ? `The positive side of feature #${feature}; #${feature + d_sae} is the negative one.`
+    : `The negative side of feature #${feature - d_sae}, activations with the sign taken off.`;
+}
+
 const OFF = "This page has no kernel, and carries this feature alone.";
 
 interface Props {
   feature: number | null;
+  /** Features of the SAE; of those with signed codes twice as many are looked back at. */
   d_sae: number;
+  two_sided: boolean;
   n_sampled: number;
   steps: readonly number[];
   step: number | null;
@@ -68,33 +78,35 @@ interface Props {
   onStep: (step: 1 | -1) => void;
 }
 
-export function TopExamples({ feature, d_sae, n_sampled, steps, step, asks, onFeature, onStep }: Props) {
+export function TopExamples({ feature, d_sae, two_sided, n_sampled, steps, step, asks, onFeature, onStep }: Props) {
   const live = useLive();
-  const asked = useRequest<TopResult>("examples", asks && feature !== null ? { feature, steps } : null);
+  const looks = asks || !live; // a page without a kernel shows what it carries: nothing has to be read
+  const asked = useRequest<TopResult>("examples", looks && feature !== null ? { feature, steps } : null);
   const top = useMemo(() => asked.answer && readTop(asked.answer), [asked.answer]);
   const seen = step ?? steps[steps.length - 1]!;
-  if (!live && asked.error) {
+  if (!live && (asked.error || feature === null)) {
     return <p class="sw-section sw-muted">Off: this page carries no strongest examples. In the notebook, look back at a step and export again.</p>;
   }
   return (
     <div class={`sw-section sw-top ${asked.waiting ? "sw-waiting" : ""}`} role="region" aria-label="Strongest examples" aria-busy={asked.waiting}>
       <div class="sw-row">
-        <Stepper feature={feature ?? 0} d_sae={d_sae} onFeature={onFeature} onStep={onStep} off={live ? undefined : OFF} />
+        <Stepper feature={feature ?? 0} d_sae={two_sided ? 2 * d_sae : d_sae} onFeature={onFeature} onStep={onStep} off={live ? undefined : OFF} />
         {!live && <span class="sw-label sw-muted">off: this page has no kernel</span>}
         {top && top.steps.length > 0 && <Births top={top} seen={seen} />}
         <span class="sw-spacer" />
         {top && top.steps.length > 0 && <Scale max={Math.max(...top.peaks)} of="max at all snapshots" />}
       </div>
       <Trouble asked={asked} />
-      {!asks && <p class="sw-muted">Move the slider, or choose a feature: its strongest examples among {count(n_sampled)} tokens are shown as each snapshot has them.</p>}
+      {!looks && <p class="sw-muted">Move the slider, or choose a feature: its strongest examples among {count(n_sampled)} tokens are shown as each snapshot has them.</p>}
       {top && top.read < 1 && (
         <p class="sw-muted" role="status">
           Reading {count(top.n_tokens)} tokens, once: {percent(top.read)}
         </p>
       )}
-      {asks && !top && asked.waiting && <p class="sw-muted" role="status">Reading {count(n_sampled)} tokens, once.</p>}
+      {two_sided && feature !== null && <p class="sw-label sw-muted">{sideOf(feature, d_sae)}</p>}
+      {live && asks && !top && asked.waiting && <p class="sw-muted" role="status">Reading {count(n_sampled)} tokens, once.</p>}
       {top && top.steps.length > 0 && <At top={top} seen={seen} />}
-      {asks && <Dashboard step={seen} feature={feature} />}
+      {looks && <Dashboard sae={saeAt(seen, two_sided)} step={seen} feature={feature} />}
     </div>
   );
 }
@@ -151,18 +163,18 @@ function At({ top, seen }: { top: Top; seen: number }) {
 }
 
 /** How all features of that step are had, as Python. */
-function Dashboard({ step, feature }: { step: number; feature: number | null }) {
+function Dashboard({ sae, step, feature }: { sae: string; step: number; feature: number | null }) {
   return (
     <div class="sw-row sw-label sw-foot sw-all">
       <span class="sw-muted">
-        All features at step {count(step)}, while the run is paused or goes on: <code class="sw-mono">{browserCode(step, feature)}</code>
+        All features at step {count(step)}, while the run is paused or goes on: <code class="sw-mono">{browserCode(sae, step, feature)}</code>
       </span>
-      <CopyCode code={browserCode(step, feature)} />
+      <CopyCode code={browserCode(sae, step, feature)} />
     </div>
   );
 }
 
-export function browserCode(step: number, feature: number | null): string {
+export function browserCode(sae: string, step: number, feature: number | null): string {
   const which = feature === null ? "" : `, feature=${feature}`;
-  return `sw.FeatureBrowser(sw.FeatureIndex.build(run.sae_at(${step}), model, texts, "step-${step}")${which})`;
+  return `sw.FeatureBrowser(sw.FeatureIndex.build(${sae}, model, texts, "step-${step}")${which})`;
 }

@@ -9,7 +9,7 @@ import { Term } from "../shared/terms";
 import { Buttons, Going } from "./Going";
 import { Health } from "./Health";
 import { Knobs } from "./Knobs";
-import { codeOf, type History, LookBack, Prompt } from "./LookBack";
+import { codeOf, type History, LookBack, Prompt, saeAt } from "./LookBack";
 import css from "./look.css";
 import { MEASURES } from "./measures";
 import { append, appendMarks, type Mark, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "./rows";
@@ -33,7 +33,7 @@ function TrainingMonitor() {
   const live = useLive();
   const history = useRequest<History>("history", about.reads && steps.length > 0 ? { prompt, feature, steps } : null);
   const shown = feature ?? history.answer?.result.feature ?? null;
-  const walk = (by: 1 | -1) => setFeature(((shown ?? -1) + by + about.d_sae) % about.d_sae);
+  const walk = (by: 1 | -1) => setFeature(((shown ?? -1) + by + about.d_looked) % about.d_looked);
   const looksUp = about.n_sampled !== null && steps.length > 0;
   const onKeyDown = looksUp && live ? featureKeys({ step: walk }) : undefined;
   const back = snapshot === null ? null : nearestRow(rows.columns.step ?? EMPTY, snapshot);
@@ -75,6 +75,7 @@ function TrainingMonitor() {
         <TopExamples
           feature={shown}
           d_sae={about.d_sae}
+          two_sided={about.two_sided}
           n_sampled={about.n_sampled!}
           steps={steps}
           step={snapshot}
@@ -83,7 +84,7 @@ function TrainingMonitor() {
           onStep={walk}
         />
       )}
-      <Foot code={snapshot === null ? undefined : codeOf(snapshot, prompt, feature)}>
+      <Foot code={snapshot === null ? undefined : codeOf(saeAt(snapshot, about.two_sided), prompt, feature)}>
         {reading !== null ? rowOf(rows, reading, marks) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1, [])}; point at a curve to read all of them` : "The first row comes soon."}
       </Foot>
     </div>

@@ -37,6 +37,9 @@ export interface About {
   architecture: string;
   d_in: number;
   d_sae: number;
+  /** Features that are looked back at: two for each of an SAE whose codes have signs. */
+  d_looked: number;
+  two_sided: boolean;
   hook_name: string | null;
   model_name: string | null;
   /** Whether there is a model to read a prompt with. */

@@ -6,7 +6,7 @@ import { typed } from "./Knobs";
 import { codeOf } from "./LookBack";
 import { append, appendMarks, NO_MARKS, NO_ROWS } from "./rows";
 import { pictureOf } from "./said";
-import { bornOf, browserCode, readTop } from "./TopExamples";
+import { bornOf, browserCode, readTop, sideOf } from "./TopExamples";
 
 const COLUMNS = ["step", "tokens", "epoch", "seconds", "loss", "explained_variance", "l0", "ce_loss_recovered", "dead_fraction", "vectors_per_second"];
 
@@ -26,7 +26,7 @@ const PROGRESS = {
   vectors_per_second: 38_123, seconds_left: 15, error: null, rows: 2, skipped_steps: 0,
   events: 0, knobs: { lr: 0.001, sparsity: null, k: 32, revive: true } as Record<string, unknown>,
 };
-const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false, n_sampled: null };
+const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, d_looked: 2048, two_sided: false, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false, n_sampled: null };
 
 /** A feature that is silent at the first snapshot, and then has one example more at each, twice as strong: 2, 4, ... */
 function top(feature: number, steps: number[]): { result: any; buffers: DataView[] } {
@@ -269,7 +269,7 @@ test("what is looked at can be had as code, without a model too", async () => {
   const { el } = mount(handMade({ rows: 6 }, { _snapshots: [20], snapshot_step: 20, feature: 3 }).model);
   expect(el.querySelector(".sw-read")).toBeNull();
   expect(button(el, "copy as code")).toBeDefined();
-  expect(codeOf(20, "a \"b\"", 3)).toBe('sw.TokenHeatmap(run.sae_at(20), model, prompt="a \\"b\\"", feature=3)');
+  expect(codeOf("run.sae_at(20)", "a \"b\"", 3)).toBe('sw.TokenHeatmap(run.sae_at(20), model, prompt="a \\"b\\"", feature=3)');
   expect(mount(handMade({ rows: 6 }).model).el.querySelector(".sw-back")).toBeNull(); // no snapshot, no slider
 });
 
@@ -344,18 +344,49 @@ test("without text there are no examples; without a kernel what was not recorded
   await vi.waitFor(() => expect(el.querySelectorAll(".sw-fd-example")).toHaveLength(2));
   expect(el.querySelector<HTMLInputElement>(".sw-fd-number")!.disabled).toBe(true); // another feature was not recorded
   expect(el.querySelector(".sw-top")!.textContent).toContain("off: this page has no kernel");
-  const send = model.send;
+  const page = withoutExamples({ snapshot_step: 60, feature: 3 });
+  await vi.waitFor(() => expect(page.textContent).toContain("this page carries no strongest examples"));
+});
+
+/** A page on which everything was recorded but the examples. */
+const withoutExamples = (values: object) => {
+  const { model } = handMade({ rows: 6 }, { ...LOOKED_BACK, _live: false, ...values });
   const heard: ((...given: unknown[]) => void)[] = [];
-  const on = model.on;
-  const other = handMade({ rows: 6 }, { ...LOOKED_BACK, _live: false, snapshot_step: 60, feature: 3 }).model;
-  other.on = (event, callback) => (event === "msg:custom" && heard.push(callback as never), on.call(other, event, callback));
-  other.send = (content) => {
+  const { on, send } = model;
+  model.on = (event, callback) => (event === "msg:custom" && heard.push(callback as never), on.call(model, event, callback));
+  model.send = (content) => {
     const { method, id } = content as { method: string; id: number };
     if (method === "examples") heard.forEach((callback) => callback({ kind: "error", id, message: "not recorded" }, []));
-    else send.call(other, content);
+    else send.call(model, content);
   };
-  const page = mount(other).el;
-  await vi.waitFor(() => expect(page.textContent).toContain("this page carries no strongest examples"));
+  return mount(model).el;
+};
+
+test("a page that carries no examples says so before the slider is moved, and promises nothing", async () => {
+  const el = withoutExamples({});
+  expect(el.textContent).not.toContain("Move the slider");
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-read .sw-token")).toHaveLength(2));
+  await vi.waitFor(() => expect(el.textContent).toContain("Off: this page carries no strongest examples"));
+  expect(el.textContent).not.toContain("Move the slider");
+  expect(el.querySelector(".sw-top")).toBeNull();
+  slide(el, 1); // nor then
+  await vi.waitFor(() => expect(el.textContent).toContain("Off: this page carries no strongest examples"));
+  const { el: carries } = mount(handMade({ rows: 6 }, { ...LOOKED_BACK, _live: false }).model); // shown at once
+  await vi.waitFor(() => expect(carries.querySelectorAll(".sw-fd-example")).toHaveLength(2));
+});
+
+test("an SAE with signed codes is looked back at side by side, also in the code", async () => {
+  const two = { ...LOOKED_BACK._about, architecture: "abstopk", two_sided: true, d_looked: 4096 };
+  const { model } = handMade({ rows: 6 }, { ...LOOKED_BACK, _about: two, snapshot_step: 60, feature: 0 });
+  const { el } = mount(model);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-fd-example")).toHaveLength(2));
+  const build = "sw.FeatureIndex.build(sw.split_signs(run.sae_at(60)), model, texts";
+  expect(el.querySelector(".sw-all")!.textContent).toContain(build);
+  expect(el.querySelector(".sw-top")!.textContent).toContain("The positive side of feature #0; #2048 is the negative one.");
+  el.querySelector(".sw-back input")!.dispatchEvent(new KeyboardEvent("keydown", { key: "k", bubbles: true }));
+  expect(model.get("feature")).toBe(4095);
+  expect(sideOf(4095, 2048)).toContain("The negative side of feature #2047");
+  expect(el.textContent).toContain("abstopk, 2,048 features");
 });
 
 test("a growing answer is read part by part, and a birth is a sentence", () => {
@@ -363,7 +394,7 @@ test("a growing answer is read part by part, and a birth is a sentence", () => {
   expect([steps, examples.map(({ length }) => length), peaks]).toEqual([[10, 20, 30], [0, 1, 2], [0, 2, 4]]);
   expect(bornOf({ steps: [10, 20], peaks: [0, 0] })).toBe("Silent at every snapshot.");
   expect(bornOf({ steps: [10, 20], peaks: [3, 0] })).toBe("Active from the first snapshot on, peak 3; silent at the last.");
-  expect(browserCode(20, 5)).toBe('sw.FeatureBrowser(sw.FeatureIndex.build(run.sae_at(20), model, texts, "step-20"), feature=5)');
+  expect(browserCode("run.sae_at(20)", 20, 5)).toBe('sw.FeatureBrowser(sw.FeatureIndex.build(run.sae_at(20), model, texts, "step-20"), feature=5)');
 });
 
 test("what is read aloud changes at each tenth, not with each row", async () => {

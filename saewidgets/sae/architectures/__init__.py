@@ -120,10 +120,19 @@ class Architecture(ABC):
         # padding has value 0 and the id of some feature, which it must not overwrite
         return values.new_zeros(values.shape[0], sae.cfg.d_sae).scatter_add(1, indices, values)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         """What the activation of one feature on vectors [n, d_in] is at most, [n], from its own column alone.
 
-        None: only the whole code tells. Where it is known, the strongest vectors are found without the code of all.
+        Up to rounding, see `selection.ROUNDING`; 0 or less where it is silent. None: only the whole code tells. Where
+        it is known, the strongest vectors are found without the code of all. It holds for the code of the class that
+        defines it: of a subclass that overrides `encode` or `encode_sparse` only what it defines itself is asked.
+        """
+        return None
+
+    def outdone(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        """Vectors [n, d_in], of a positive `upper_bound`, on which others keep a feature silent for sure: bool [n].
+
+        None: nothing does, or only the whole code tells. Holds for the code of the class that defines it, as above.
         """
         return None
 

@@ -11,7 +11,7 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
 from saewidgets.sae.kernels import Places, decode, largest, preactivations_at
 from saewidgets.sae.revival import aux_k_loss
-from saewidgets.sae.selection import column
+from saewidgets.sae.selection import column, outdone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,11 @@ class AbsTopK(Architecture):
         h, indices, _ = self._code(sae, x, sae.cfg.k)
         return h, indices
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
+
+    def outdone(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return outdone(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.cfg.k, feature, magnitude=True)
 
     def without_signs(self, cfg: SAEConfig) -> SAEConfig:
         # the k largest of |h| are the k largest of h and -h

@@ -10,7 +10,7 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
 from saewidgets.sae.kernels import decode
 from saewidgets.sae.revival import aux_k_loss
-from saewidgets.sae.selection import batch_top, column, places_above
+from saewidgets.sae.selection import ROUNDING, batch_top, column, places_above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +64,9 @@ class BatchTopK(Architecture):
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.get_buffer("threshold"))
         return places.pad(h)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
-        return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        h = column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature)
+        return h.relu() * (h > sae.get_buffer("threshold") * (1 - ROUNDING))
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f, places = batch_top(x, sae.W_enc, sae.b_enc, sae.b_dec, knobs.k)

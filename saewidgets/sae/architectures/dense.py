@@ -45,7 +45,7 @@ class Dense(Architecture):
         f = self.encode(sae, x)
         return f, torch.arange(f.shape[1], device=f.device).repeat(f.shape[0], 1)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return ACTIVATIONS[sae.cfg.activation](column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature))
 
     def without_signs(self, cfg: SAEConfig) -> SAEConfig | None:

@@ -8,7 +8,7 @@ import torch
 
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.relu import l1_default
-from saewidgets.sae.selection import above, column, places_above
+from saewidgets.sae.selection import ROUNDING, above, column, places_above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,10 +65,10 @@ class Gated(Architecture):
         pi, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)
         return places.pad(_magnitude(sae, pi, places).relu())
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         pi = column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature)
         scale, bias = sae.get_parameter("r_mag")[feature].exp(), sae.get_parameter("b_mag")[feature]
-        return (scale * (pi - sae.b_enc[feature]) + bias).relu()
+        return (scale * (pi - sae.b_enc[feature]) + bias).relu() * (pi > -ROUNDING)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         pi, where = above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)

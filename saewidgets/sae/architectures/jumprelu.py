@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
-from saewidgets.sae.selection import above, column, places_above
+from saewidgets.sae.selection import ROUNDING, above, column, places_above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +85,9 @@ class JumpReLU(Architecture):
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, log_threshold(sae).detach().exp())
         return places.pad(h)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
-        return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        h = column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature)
+        return h.relu() * (h > log_threshold(sae).detach()[feature].exp() * (1 - ROUNDING))
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         theta = log_threshold(sae).exp().to(x.dtype)

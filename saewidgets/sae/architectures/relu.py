@@ -47,7 +47,7 @@ class ReLU(Architecture):
         h, places = places_above(x, sae.W_enc, sae.b_enc, sae.b_dec, 0.0)
         return places.pad(h)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:

@@ -9,7 +9,7 @@ import torch
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.kernels import decode, encode_topk, topk_code
 from saewidgets.sae.revival import aux_k_loss
-from saewidgets.sae.selection import column
+from saewidgets.sae.selection import column, outdone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +56,11 @@ class TopK(Architecture):
             return values, indices
         return topk_code(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.cfg.k)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return column(x, sae.W_enc, sae.b_enc, sae.b_dec, feature).relu()
+
+    def outdone(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return outdone(x, sae.W_enc, sae.b_enc, sae.b_dec, sae.cfg.k, feature)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         values, _, places = encode_topk(x, sae.W_enc, sae.b_enc, sae.b_dec, knobs.k)

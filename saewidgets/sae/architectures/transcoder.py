@@ -10,7 +10,7 @@ from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
 from saewidgets.sae.kernels import decode, encode_topk, topk_code
 from saewidgets.sae.revival import aux_k_loss
-from saewidgets.sae.selection import column
+from saewidgets.sae.selection import column, outdone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,8 +69,11 @@ class Transcoder(Architecture):
             return values, indices
         return topk_code(x, sae.W_enc, sae.b_enc, centre(sae), sae.cfg.k)
 
-    def bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+    def upper_bound(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
         return column(x, sae.W_enc, sae.b_enc, centre(sae), feature).relu()
+
+    def outdone(self, sae: SAE, x: Tensor, feature: int) -> Tensor | None:
+        return outdone(x, sae.W_enc, sae.b_enc, centre(sae), sae.cfg.k, feature)
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         f, _, places = encode_topk(x, sae.W_enc, sae.b_enc, centre(sae), knobs.k)
