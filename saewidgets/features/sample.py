@@ -35,8 +35,8 @@ class TextSample:
     of a run's snapshots: `examples`. Of 20,000 tokens that takes 0.01 to 0.03 CPU-seconds for an SAE of d_in 288, d_sae
     2,304; for d_in 768, d_sae 16,384 0.08 (topk) to 0.3 (gated, half of the features active), and 0.17 for a feature
     of a topk that is active on 2 of them (tests/benchmarks/look_back.py). An architecture without an `upper_bound`
-    (matching_pursuit) has the code of all taken each time, which is a hundred times as much. Vectors are kept in half precision, n_tokens *
-    d_in * 2 bytes (20,000 of width 768: 31 MB); what float16 cannot hold is cut to 65,504.
+    (matching_pursuit) has the code of all tokens taken each time. Vectors are kept in half precision, n_tokens * d_in
+    * 2 bytes (20,000 of width 768: 31 MB); what float16 cannot hold is cut to 65,504.
 
     Args:
         model: A `TransformerBridge`; it runs when the first question is asked.
