@@ -19,6 +19,9 @@ interface Props {
 
 const KNOB = 14; // px; a native slider's ends lie half a knob inside
 
+const STEPS: Record<string, number> = { "]": 1, "[": -1 };
+const ARROWS: Record<string, number> = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
+
 export function EditRow({ edit, facts, place, live, recorded, current, onDraft, onCommit, onRemove, onCurrent }: Props) {
   const slider = sliderOf(edit, facts, place);
   const value = edit.value ?? 0;
@@ -35,7 +38,9 @@ export function EditRow({ edit, facts, place, live, recorded, current, onDraft, 
     return snapped;
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    const step = event.key === "]" ? 1 : event.key === "[" ? -1 : 0;
+    // a slider that snaps to what was recorded would snap back from an arrow's own small step
+    const arrows = recorded !== null && (event.target as HTMLInputElement).type === "range";
+    const step = STEPS[event.key] ?? (arrows ? ARROWS[event.key] : undefined) ?? 0;
     if (step === 0 || event.ctrlKey || event.metaKey || !slider) return;
     event.preventDefault();
     event.stopPropagation();
