@@ -1,31 +1,55 @@
-"""Means over a batch of which this process may hold only a part.
+"""What a loss takes from a batch as a whole, where this process may hold only a part of it.
 
-A loss that is no mean over vectors, because it divides by what the whole batch holds, asks here. Alone, a process holds
-the whole batch; a run on several GPUs says otherwise, for its own thread, with `sharing`.
+A loss that is no mean over vectors, because it selects among all or divides by what all hold, asks `whole_batch()`.
+Alone, a process holds the whole batch; a run on several GPUs says otherwise, for its own thread, with `sharing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from torch import Tensor
 
-_mean: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("mean", default=None)
+
+class WholeBatch:
+    """A batch of which this process holds all. What is given and what comes back have no gradients."""
+
+    def mean(self, rows: Tensor) -> Tensor:
+        """The mean of rows [n, ...] over the vectors of the batch: [...]."""
+        return rows.detach().mean(0)
+
+    def sum(self, total: Tensor) -> Tensor:
+        """Of sums over the vectors that are here, the sum over the batch."""
+        return total.detach()
+
+    def least(self, smallest: Tensor) -> Tensor:
+        """Of the smallest that is here, the smallest of the batch."""
+        return smallest.detach()
+
+    def largest(self, candidates: Tensor, k: int) -> Tensor:
+        """Which of the candidates [n, m] are among the n k largest of the batch, ascending: places in the flat tensor.
+
+        Their number is n k. Of a part of a batch it is whatever falls to this part.
+        """
+        n = candidates.shape[0]
+        return candidates.detach().reshape(-1).topk(n * k, sorted=False).indices.sort().values
 
 
-def batch_mean(rows: Tensor) -> Tensor:
-    """The mean of rows [n, ...] over the whole batch, without gradient: [...]."""
-    mean = _mean.get()
-    return rows.detach().mean(0) if mean is None else mean(rows.detach())
+_batch: ContextVar[WholeBatch | None] = ContextVar("batch", default=None)
+
+
+def whole_batch() -> WholeBatch:
+    """What answers for the batch that is worked on."""
+    return _batch.get() or WholeBatch()
 
 
 @contextmanager
-def sharing(mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let `mean` take the means of a batch that this process holds a part of."""
-    token = _mean.set(mean)
+def sharing(batch: WholeBatch) -> Iterator[None]:
+    """Let `batch` answer for a batch that this process holds a part of."""
+    token = _batch.set(batch)
     try:
         yield
     finally:
-        _mean.reset(token)
+        _batch.reset(token)

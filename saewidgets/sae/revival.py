@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saewidgets.sae.across import batch_mean
+from saewidgets.sae.across import whole_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,8 @@ def aux_k_loss(sae: SAE, x: Tensor, residual: Tensor, dead: Tensor, b_in: Tensor
         f = f * (h >= h.detach().topk(aux_k, dim=-1).values.amin(-1, keepdim=True))
     error = (residual - f @ sae.W_dec[dead]).square().sum(1).mean()
     # of the whole batch, where several processes share it
-    variance = batch_mean((residual - batch_mean(residual)).square().sum(1))
+    mean = whole_batch().mean
+    variance = mean((residual - mean(residual)).square().sum(1))
     # a perfect reconstruction leaves nothing to explain: 0, not 0 / 0
     explained = error / variance.clamp_min(torch.finfo(x.dtype).tiny)
     return torch.where(variance > 0, explained, torch.zeros_like(error))

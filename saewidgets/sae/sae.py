@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from saewidgets.sae.architectures import Architecture, get_architecture
 from saewidgets.sae.config import SAEConfig, SAEMetadata
+from saewidgets.sae.initial import generator_of_the_rest, unit_rows
 from saewidgets.sae.kernels import Places, decode
 from saewidgets.sae.normalize import BY_ITSELF, own_size
 
@@ -64,16 +65,14 @@ class SAE(nn.Module):
         if not isinstance(cfg, SAEConfig):
             raise TypeError(f"SAE takes an SAEConfig, got {type(cfg).__name__}: sw.SAE({SAEConfig.EXAMPLE}).")
         dtype = getattr(torch, cfg.dtype)
-        generator = torch.Generator().manual_seed(cfg.seed)
         architecture = get_architecture(cfg.architecture)
-        rows = torch.randn(cfg.d_sae, cfg.d_in, generator=generator, dtype=dtype).to(device)
-        rows = nn.functional.normalize(rows, dim=1) * architecture.decoder_norm
+        rows, written = unit_rows(cfg)
+        rows = rows.mul_(architecture.decoder_norm).to(device)
         self._cfg = cfg
         self.metadata = metadata or SAEMetadata()
         d_out = cfg.d_out or cfg.d_in
         # a transcoder's output has nothing to do with the directions that it reads
-        written = nn.functional.normalize(torch.randn(cfg.d_sae, d_out, generator=generator, dtype=dtype), dim=1)
-        self.W_dec = nn.Parameter(written.to(device) if architecture.predicts_target else rows)
+        self.W_dec = nn.Parameter(rows if written is None else written.to(device))
         # [d_in, d_sae], in memory [d_sae, d_in]: the weights of a feature lie together, as its gradient does
         self.W_enc = nn.Parameter(rows.clone().t())
         self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=dtype, device=device))
@@ -81,7 +80,7 @@ class SAE(nn.Module):
         self.register_buffer("input_scale", torch.ones((), dtype=dtype, device=device))
         if architecture.predicts_target:
             self.register_buffer("target_scale", torch.ones((), dtype=dtype, device=device))
-        for name, value in architecture.parameters(cfg, generator).items():
+        for name, value in architecture.parameters(cfg, generator_of_the_rest(cfg)).items():
             self.register_parameter(name, nn.Parameter(value.to(device)))
         for name, value in architecture.buffers(cfg).items():
             self.register_buffer(name, value.to(device))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saewidgets.sae.across import whole_batch
 from saewidgets.sae.kernels import Places, largest, preactivation_chunks, preactivations_at
 
 MAX_DENSITY = 0.12
@@ -127,13 +128,14 @@ def _search(
 def batch_top(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, k: int) -> tuple[Tensor, Places]:
     """relu of the n k largest preactivations of the whole batch: [n k], k a vector on average (at most MOST k).
 
-    Each vector first gives up its MOST k largest, then the largest of all are taken. Nothing here is read by the host.
+    Each vector first gives up its MOST k largest, then the largest of all are taken. Nothing here is read by the host,
+    but for a batch that several processes share: how many of the n k fall to this one.
     """
     n, d_sae = x.shape[0], W_enc.shape[1]
     with torch.no_grad():
         most = min(d_sae, MOST * k)
         values, indices = largest(x, W_enc, b_enc, b_in, most)
-        chosen = values.view(-1).topk(n * k, sorted=False).indices.sort().values
+        chosen = whole_batch().largest(values, k)
         places = Places.uneven(chosen // most, indices.view(-1)[chosen], n, d_sae)
         h = values.view(-1)[chosen].relu_()
     return preactivations_at(h, places, x, W_enc, b_enc, b_in).relu(), places

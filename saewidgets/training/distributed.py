@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saewidgets.activations.blocks import Batch, Memory
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
-from saewidgets.sae.across import sharing
+from saewidgets.sae.across import WholeBatch, sharing
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, get_architecture
 
 
@@ -43,6 +43,17 @@ class Ranks:
         parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
         dist.all_gather(parts, tensor.detach().contiguous())
         return torch.stack(parts)
+
+    def in_turn(self, tensor: Tensor) -> Iterator[Tensor]:
+        """In process 0 everyone's tensor, one after the other, in the same memory; in the others nothing: they send."""
+        if self.rank > 0:
+            dist.send(tensor, 0)
+            return
+        yield tensor
+        received = torch.empty_like(tensor)
+        for rank in range(1, self.size):
+            dist.recv(received, rank)
+            yield received
 
     def rows(self, n: int) -> slice:
         """This process's rows of a batch of n. All of them, for everyone, if there are fewer than processes."""
@@ -72,16 +83,43 @@ def data_parallel(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cp
     """An SAE of which each process has a whole copy, and trains on its part of each batch.
 
     Gradients are averaged over the processes as they come (as `DistributedDataParallel` does), so that all copies stay
-    the same bits. They are those of the whole batch, but for what an architecture takes from a batch as a whole, which
-    each process does with its own part. batchtopk, matryoshka: the n k largest of its n vectors stay, so that L0 is k
-    in each part and not only in all, and the threshold moves towards the mean of the parts' smallest. p_anneal: the
-    quotients of its own part.
+    the same bits. They are those of the whole batch: what an architecture takes from a batch as a whole (the n k
+    largest of batchtopk, the quotients of p_anneal), it takes from everyone's parts together.
     """
     sae = RankSAE(cfg, shared_batch(get_architecture(cfg.architecture), ranks), None, device)
     if ranks.size > 1:
         for parameter in sae.parameters():
             parameter.register_hook(lambda gradient: ranks.sum(gradient) / ranks.size)
     return sae
+
+
+class PartOfBatch(WholeBatch):
+    """This process's part of a batch of n vectors."""
+
+    def __init__(self, ranks: Ranks, n: int) -> None:
+        self._ranks, self._n = ranks, n
+
+    def mean(self, rows: Tensor) -> Tensor:
+        return self.sum(rows.detach().sum(0)) / self._n
+
+    def sum(self, total: Tensor) -> Tensor:
+        return self._ranks.sum(total)
+
+    def least(self, smallest: Tensor) -> Tensor:
+        return self._ranks.gather(smallest).amin(0)
+
+    def largest(self, candidates: Tensor, k: int) -> Tensor:
+        flat, wanted = candidates.detach().reshape(-1), self._n * k
+        most = min(wanted, -(-self._n // self._ranks.size) * candidates.shape[1])  # that any process may have
+        best = flat.topk(min(most, len(flat)), sorted=False).values
+        best = torch.nn.functional.pad(best, (0, most - len(best)), value=-torch.inf)
+        everyones = self._ranks.gather(best).view(-1).topk(wanted, sorted=False).values
+        smallest = everyones.amin()
+        # equal vectors, as those of a first token, tie: the earlier processes' stay, until they are n k
+        tied = (flat == smallest).nonzero().squeeze(1)
+        before = self._ranks.gather(flat.new_tensor(len(tied)))[: self._ranks.rank].sum()
+        left = int((everyones == smallest).sum() - before)
+        return torch.cat([(flat > smallest).nonzero().squeeze(1), tied[: max(0, left)]]).sort().values
 
 
 def shared_batch(inner: Architecture, ranks: Ranks) -> Architecture:
@@ -91,19 +129,16 @@ def shared_batch(inner: Architecture, ranks: Ranks) -> Architecture:
     class SharedBatch(base):
         def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
             n, mine = len(x), ranks.rows(len(x))
+            if n < ranks.size:  # everyone has the same few vectors
+                losses: Losses = super().loss(sae, x, target, knobs, dead)
+                return losses
             part = x[mine]
             goal = part if target is x else target[mine]
-            weight = len(part) * ranks.size / n if n >= ranks.size else 1.0  # parts are not always of one size
-
-            def mean(rows: Tensor) -> Tensor:
-                return ranks.sum(rows.mean(0) * weight) / ranks.size
-
-            with sharing(mean):
-                losses: Losses = super().loss(sae, part, goal, knobs, dead)
+            weight = len(part) * ranks.size / n  # parts are not always of one size
+            with sharing(PartOfBatch(ranks, n)):
+                losses = super().loss(sae, part, goal, knobs, dead)
             told = torch.stack([losses.loss.detach(), *losses.extra.values()]) * weight
             loss, *extra = ranks.sum(told) / ranks.size
-            if n < ranks.size:
-                return losses
             residual = losses.residual.new_zeros(n, losses.residual.shape[1])
             residual[mine] = losses.residual
             # the value of all, the gradient of this part: the hooks of the parameters take the mean

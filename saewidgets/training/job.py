@@ -129,11 +129,14 @@ class TrainJob:
         run.start()
         return run
 
-    def finish(self, run: TrainingRun) -> SAE:
-        """Wait for a run of `start`, put its SAE together, and save it to `output`, in process 0."""
+    def finish(self, run: TrainingRun) -> SAE | None:
+        """Wait for a run of `start`, put its SAE together in process 0, and save it to `output` there.
+
+        Returns the SAE; None in other processes whose features were spread, for they never have the whole.
+        """
         run.wait()
         sae = whole_sae(run.sae)
-        if self.output is not None and Ranks().rank == 0:
+        if self.output is not None and sae is not None and Ranks().rank == 0:
             save_sae(sae, self.output)
         return sae
 

@@ -21,15 +21,32 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from saewidgets.sae import SAE
+from saewidgets.sae.architectures import Knobs, Losses
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors
 from saewidgets.training.distributed import Ranks
+from saewidgets.training.gradients import Gradients, out_of_memory
 from saewidgets.training.loop import Loop, Score
 from saewidgets.training.sharded import ShardedSteps, ShardedTopK, as_part, features_at
 from saewidgets.training.step import Steps
 
 _STATE, _WHOLE = "run.json", ".metadata"  # torch writes the second one last
 _PREFIX = "distributed-"
+
+
+class TogetherGradients(Gradients):
+    """`Gradients` of a step that all processes take together: one alone cannot halve it, the others would wait."""
+
+    def of(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> tuple[Losses, list[Tensor]]:
+        try:
+            return self._of_part(x, target, knobs, dead)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"{str(self.sae.device)!r} has no memory for its part of a batch of {len(x)} vectors. Take a smaller "
+                "batch_size or more processes, or split='features'. The run can go on from its last checkpoint."
+            ) from error
 
 
 class RankLoop(Loop):
@@ -45,6 +62,12 @@ class RankLoop(Loop):
         return isinstance(self.sae.architecture, ShardedTopK)
 
     def _get_ready(self, centre: Tensor) -> Steps:
+        steps = self._steps_from(centre)
+        if self.ranks.size > 1:
+            steps.gradients = TogetherGradients(self.sae, steps.parameters, self.config.precision)
+        return steps
+
+    def _steps_from(self, centre: Tensor) -> Steps:
         architecture = self.sae.architecture
         if not isinstance(architecture, ShardedTopK):
             return super()._get_ready(centre)

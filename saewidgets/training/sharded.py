@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 from saewidgets.sae import SAE, SAEConfig
 from saewidgets.sae.architectures import Knobs, Losses
 from saewidgets.sae.architectures.topk import TopK
+from saewidgets.sae.initial import unit_rows
 from saewidgets.sae.kernels import decode, encode_topk
 from saewidgets.training.distributed import Ranks, RankSAE
 from saewidgets.training.step import Readings, Steps
@@ -124,8 +125,6 @@ class ShardedSteps(Steps):
 def feature_sharded(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cpu") -> RankSAE:
     """This process's part of an SAE: with `cfg.seed`, the same initial weights as those of an SAE in one piece.
 
-    The whole of the initial weights is made on the CPU for a moment, in each process.
-
     Raises ValueError for another architecture than topk, and for a d_sae that cannot be spread evenly.
     """
     if cfg.architecture != "topk" or cfg.multi_k is not None:
@@ -140,28 +139,32 @@ def feature_sharded(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "
         )
     n = cfg.d_sae // ranks.size
     part = dataclasses.replace(cfg, d_sae=n, aux_k=min(cfg.aux_k or 1, n))
-    whole = SAE(cfg).state_dict()
     sae = RankSAE(part, ShardedTopK(cfg, ranks), None, device)
+    rows, _ = unit_rows(cfg, ranks.rank * n, (ranks.rank + 1) * n)
     with torch.no_grad():
-        for name, weight in sae.state_dict().items():
-            given = whole[name]
-            if name in _FEATURES_AT:
-                given = given.narrow(_FEATURES_AT[name], ranks.rank * n, n)
-            weight.copy_(given)
+        sae.W_dec.copy_(rows)
+        sae.W_enc.copy_(rows.t())
     return sae
 
 
-def whole_sae(sae: SAE) -> SAE:
-    """An SAE of `feature_sharded` in one piece, on the CPU of every process; another one as it is."""
+def whole_sae(sae: SAE) -> SAE | None:
+    """An SAE of `feature_sharded` in one piece, on the CPU of process 0, and None in the others; another one as it is.
+
+    All processes must ask. Process 0 needs memory for the whole and for one part more.
+    """
     architecture = sae.architecture
     if not isinstance(architecture, ShardedTopK):
         return sae
-    whole = SAE(architecture.whole, sae.metadata)
-    if architecture.ranks.size == 1:
-        whole.load_state_dict(sae.state_dict())
-        return whole
-    parts = {name: as_part(weight, _FEATURES_AT.get(name)) for name, weight in sae.state_dict().items()}
-    whole.load_state_dict({name: part.full_tensor().cpu() for name, part in parts.items()})
+    ranks, n = architecture.ranks, sae.cfg.d_sae
+    whole = SAE(architecture.whole, sae.metadata) if ranks.rank == 0 else None
+    weights = {} if whole is None else whole.state_dict()
+    for name, part in sae.state_dict().items():
+        if name in _FEATURES_AT:
+            at = _FEATURES_AT[name]
+            for rank, rows in enumerate(ranks.in_turn(part.movedim(at, 0).cpu().contiguous())):
+                weights[name].movedim(at, 0)[rank * n : (rank + 1) * n] = rows
+        elif whole is not None:
+            weights[name].copy_(part)
     return whole
 
 

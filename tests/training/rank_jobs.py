@@ -31,8 +31,10 @@ def main() -> None:
         except (ValueError, RuntimeError) as error:
             file.with_suffix(".error").write_text(str(error))
             continue
-        file.with_suffix(f".{dist.get_rank()}.sha256").write_text(sae.fingerprint())
+        if sae is not None:
+            file.with_suffix(f".{dist.get_rank()}.sha256").write_text(sae.fingerprint())
         if dist.get_rank() == 0:
+            assert sae is not None
             file.with_suffix(".rows").write_text(json.dumps(rows))
             torch.save(sae.state_dict(), file.with_suffix(".pt"))
     dist.destroy_process_group()

@@ -16,20 +16,18 @@ import pytest
 import torch
 
 import saewidgets as sw
-from saewidgets.training.rank_loop import listed
+from saewidgets.sae.architectures import Knobs, architectures, get_architecture
+from saewidgets.training.rank_loop import TogetherGradients, listed
 
 HOOK = "blocks.1.hook_resid_post"
 SAME = ("loss", "explained_variance", "l0", "dead_fraction", "deaths", "births", "aux_loss", "tokens", "step")
 SAE = {"d_sae": 256, "k": 4, "aux_k": 16, "dtype": "float64"}
 TRAIN = {"n_tokens": 1600, "dead_window": 200, "aux_every": 2, "n_logs": 8, "lr": 3e-3, "n_evaluations": 2}
-ALONE = ("data-topk", "features-topk", "data-stream", "data-jumprelu", "data-relu")
+ALL = tuple(name for name in architectures() if not get_architecture(name).predicts_target)
+ALONE = ("features-topk", "data-stream", *(f"data-{name}" for name in ALL))
 KEPT = ("data-kept", "data-kept_again", "features-kept", "features-kept_again")
-JOBS = (*ALONE, *KEPT, "data-batchtopk")
-OTHERS: dict[str, dict[str, Any]] = {
-    "jumprelu": {"d_sae": 256, "dtype": "float64"},
-    "relu": {"d_sae": 256, "dtype": "float64"},
-    "batchtopk": SAE,
-}
+COMMON = ("d_sae", "dtype")
+JOBS = (*ALONE, *KEPT)
 """First what is split; `kept` ones write checkpoints, from which their `again` goes on."""
 
 
@@ -48,7 +46,11 @@ def page(folder: Path, name: str, **sae: Any) -> str:
         train |= {"checkpoint_dir": str(folder / f"{name.removesuffix('_again')}.run"), "checkpoint_every": 400}
         train["keep_last"] = 9
     split, _, kind = name.partition("-")
-    sae = {"architecture": kind, **OTHERS[kind], **sae} if kind in OTHERS else {**SAE, **sae}
+    if kind in ALL:
+        reads = get_architecture(kind).reads or ()
+        sae = {"architecture": kind, **{name: value for name, value in SAE.items() if name in (*COMMON, *reads)}, **sae}
+    else:
+        sae = {**SAE, **sae}
     return (
         f'split = "{split}"\noutput = "{folder / name}.sae"\n[activations]\n{toml(activations)}\n'
         f"[sae]\n{toml(sae)}\n[train]\n{toml(train)}\n"
@@ -71,7 +73,7 @@ def folder(demo_model: Any, texts: list[str], tmp_path_factory: pytest.TempPathF
     for name in JOBS:
         (folder / f"{name}.toml").write_text(page(folder, name))
     (folder / "features-uneven.toml").write_text(page(folder, "features-uneven", d_sae=255))
-    (folder / "features-dense.toml").write_text(page(folder, "features-dense", multi_k=8))
+    (folder / "features-several.toml").write_text(page(folder, "features-several", multi_k=8))
     done = two_processes(str(Path(__file__).with_name("rank_jobs.py")), str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -95,7 +97,7 @@ def test_two_processes_train_the_same_sae_as_one(folder: Path, name: str) -> Non
     alone: list[dict[str, float]] = []
     job = sw.TrainJob.from_toml(folder / f"{name}.toml")
     sae = dataclasses.replace(job, output=None).finish(job.start(on_metrics=alone.append, device="cpu"))
-    assert len(alone) == TRAIN["n_logs"]
+    assert sae is not None and len(alone) == TRAIN["n_logs"]
     check_equal(rows_of(folder, name), alone)
     if "topk" in name:  # AuxK was put to the test
         assert alone[-1]["dead_fraction"] > 0 and any("aux_loss" in row for row in alone)
@@ -107,15 +109,12 @@ def test_two_processes_train_the_same_sae_as_one(folder: Path, name: str) -> Non
 
 
 def check_copies(folder: Path, name: str) -> None:
-    first, second = ((folder / f"{name}.{rank}.sha256").read_text() for rank in (0, 1))
-    assert first == second
-
-
-def test_where_parts_choose_for_themselves_the_copies_stay_the_same(folder: Path) -> None:
-    check_copies(folder, "data-batchtopk")
-    rows = rows_of(folder, "data-batchtopk")
-    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["l0"] == pytest.approx(4, abs=0.2)
-    assert 0 < float(torch.load(folder / "data-batchtopk.pt")["threshold"])
+    """All processes have the same SAE, or only the first has one, whose features were spread over them."""
+    first, second = (folder / f"{name}.{rank}.sha256" for rank in (0, 1))
+    if name.startswith("features"):
+        assert first.exists() and not second.exists()
+    else:
+        assert first.read_text() == second.read_text()
 
 
 @pytest.mark.parametrize("split", ["data", "features"])
@@ -137,7 +136,7 @@ def test_a_job_goes_on_from_its_checkpoint_on_any_number_of_processes(folder: Pa
 
 def test_what_cannot_be_spread_gets_a_sentence(folder: Path) -> None:
     assert "d_sae=255 cannot be spread over 2 processes" in (folder / "features-uneven.error").read_text()
-    assert "architecture='topk' without multi_k" in (folder / "features-dense.error").read_text()
+    assert "architecture='topk' without multi_k" in (folder / "features-several.error").read_text()
 
 
 def test_the_command_trains_on_one_process_and_on_two(folder: Path, tmp_path: Path) -> None:
@@ -168,3 +167,15 @@ def test_pages_that_are_wrong_get_a_sentence(tmp_path: Path, text: str, kind: An
         sw.TrainJob.from_toml(tmp_path / "train.toml")
     with pytest.raises(FileNotFoundError, match="There is no file"):
         sw.TrainJob.from_toml(tmp_path / "none.toml")
+
+
+def test_memory_that_runs_out_on_one_process_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = sw.SAE(sw.SAEConfig(d_in=8, d_sae=16, k=2))
+
+    def loss(*_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(sae.architecture, "loss", loss)
+    x = torch.randn(4, 8)
+    with pytest.raises(MemoryError, match="no memory for its part of a batch of 4 vectors. Take a smaller batch_size"):
+        TogetherGradients(sae, list(sae.parameters()), "float32").of(x, x, Knobs(0.0, 2, 0.5), None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saewidgets.sae.across import whole_batch
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.architectures.topk import check_k
 from saewidgets.sae.kernels import decode
@@ -77,7 +78,8 @@ class BatchTopK(Architecture):
 
     def finish(self, sae: SAE, x: Tensor, losses: Losses, f: Tensor, dead: Tensor | None) -> Losses:
         """The batch's threshold, and AuxK where features are dead."""
-        losses.extra["threshold"] = torch.where(f > 0, f, torch.inf).amin()
+        smallest = torch.where(f > 0, f, torch.inf)
+        losses.extra["threshold"] = whole_batch().least(smallest.amin() if len(f) else f.new_tensor(torch.inf))
         if dead is not None:
             auxiliary = aux_k_loss(sae, x, losses.residual, dead, sae.b_dec)
             losses.loss = losses.loss + sae.cfg.aux_coefficient * auxiliary

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saewidgets.sae.across import whole_batch
 from saewidgets.sae.architectures import Knobs, Losses, register
 from saewidgets.sae.architectures.relu import ReLU, l1_default
 from saewidgets.sae.selection import above
@@ -59,7 +60,8 @@ class PAnneal(ReLU):
         p = 1 + (sae.cfg.p_final - 1) * knobs.progress
         plain = f.detach().sum() / x.shape[0]
         powers = (f + SOFT) ** p - SOFT**p
-        all_f, all_powers = where.count(f.detach()), where.count(powers.detach())
+        everyones = whole_batch().sum
+        all_f, all_powers = everyones(where.count(f)), everyones(where.count(powers))
         # of next to nothing the limit, which the difference of two powers is too coarse for
         quotient = torch.where(all_powers > TINY, all_f / all_powers, SOFT ** (1 - p) / p)
         penalty = (powers * where.gather(quotient)).sum() / x.shape[0]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saewidgets.sae.across import whole_batch
 from saewidgets.sae.architectures import Architecture, Knobs, Losses, register
 from saewidgets.sae.selection import column, everywhere, places_above
 
@@ -71,19 +72,19 @@ class ReLUKL(Architecture):
 
     def loss(self, sae: SAE, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
         h, where = everywhere(x, sae.W_enc, sae.b_enc, sae.b_dec)
-        f, n, rho = h.relu(), x.shape[0], sae.cfg.target_rate
-        fired = (h.detach() > 0).sum(0).to(x.dtype)
+        f, rho = h.relu(), sae.cfg.target_rate
+        active = (h.detach() > 0).to(x.dtype)
         difference = target - where.decode(f, sae.W_dec, sae.b_dec)
         smooth = torch.sigmoid(h / sae.cfg.bandwidth).mean(0)
-        rate = _clamp(_moved(sae, fired, n), rho) + smooth - smooth.detach()
+        rate = _clamp(_moved(sae, whole_batch().mean(active)), rho) + smooth - smooth.detach()
         divergence = rho * torch.log(rho / rate) + (1 - rho) * torch.log((1 - rho) / (1 - rate))
         penalty = (divergence + sae.get_buffer("pressure") * rate).mean()
         loss = difference.square().mean() + knobs.sparsity * penalty
-        return Losses(loss, difference.detach(), fired, {"kl": divergence.detach().mean()})
+        return Losses(loss, difference.detach(), active.sum(0), {"kl": divergence.detach().mean()})
 
     def after_step(self, sae: SAE, losses: Losses, good: Tensor) -> None:
         rate, pressure, rho = sae.get_buffer("rate"), sae.get_buffer("pressure"), sae.cfg.target_rate
-        rate.copy_(torch.where(good, _moved(sae, losses.fired, losses.residual.shape[0]), rate))
+        rate.copy_(torch.where(good, _moved(sae, losses.fired / losses.residual.shape[0]), rate))
         known = _clamp(rate, rho)
         slope = (known - rho) / (known * (1 - known))
         pressure.add_(torch.where(good, GAIN * slope.clamp(-1.0, 1.0), 0.0))
@@ -96,9 +97,9 @@ class ReLUKL(Architecture):
         return f"target_rate={cfg.target_rate:g}"
 
 
-def _moved(sae: SAE, fired: Tensor, n: int) -> Tensor:
-    """The rates with a batch of n vectors in them."""
-    return MEMORY * sae.get_buffer("rate") + (1 - MEMORY) * fired / n
+def _moved(sae: SAE, share: Tensor) -> Tensor:
+    """The rates with a batch in them, of whose vectors this share has the features active."""
+    return MEMORY * sae.get_buffer("rate") + (1 - MEMORY) * share
 
 
 def _clamp(rate: Tensor, rho: float) -> Tensor:
