@@ -60,6 +60,12 @@ class TrainConfig:
     """"float32": everything in the SAE's own type. "bf16": products in bfloat16 where the device has it, weights and
     optimizer in the SAE's own type."""
 
+    compile: bool = False
+    """Compile the architecture's loss and its gradients with `torch.compile`, which takes up to a minute and a C++
+    compiler. On a CPU it gains nothing (tests/benchmarks/compiled.py: 0.94 to 1.03 of the step), so it is off. It is
+    for a GPU and the architectures whose code is dense there (dense, relu, relu_kl, jumprelu, gated, p_anneal). A
+    resumed run is then not the same to the bit, for what is compiled depends on what came before."""
+
     dead_window: int | None = None
     """A feature silent for so many vectors counts as dead; None is 5% of n_tokens, at most 10 million."""
 
@@ -93,6 +99,8 @@ class TrainConfig:
         self._choose("optimizer", OPTIMIZERS)
         self._choose("lr_schedule", LR_SCHEDULES)
         self._choose("precision", PRECISIONS)
+        if not isinstance(self.compile, bool):
+            raise TypeError(f"TrainConfig: compile must be True or False, got {self.compile!r}.")
         self._check_shares()
         if self.dead_window is None:
             object.__setattr__(self, "dead_window", max(1, min(10_000_000, self.n_tokens // 20)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -94,12 +94,32 @@ class Gradients:
 
     def _of_part(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> tuple[Losses, list[Tensor]]:
         with self._cast():
-            losses = self.sae.architecture.loss(self.sae, x, target, knobs, dead)
+            losses = self._loss(x, target, knobs, dead)
         gradients = torch.autograd.grad(losses.loss, self.parameters, materialize_grads=True, allow_unused=True)
         return losses, list(gradients)
 
+    def _loss(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
+        return self.sae.architecture.loss(self.sae, x, target, knobs, dead)
+
     def _cast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.sae.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+class CompiledGradients(Gradients):
+    """`Gradients` whose loss, and with it its backward pass, `torch.compile` has made into fewer kernels."""
+
+    def __init__(self, sae: SAE, parameters: Sequence[Tensor], precision: str) -> None:
+        super().__init__(sae, parameters, precision)
+        self._compiled: Callable[..., Losses] = torch.compile(sae.architecture.loss)
+
+    def _loss(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
+        try:
+            return self._compiled(self.sae, x, target, knobs, dead)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise RuntimeError(
+                "torch.compile cannot compile the loss here "
+                f"({str(error).strip().splitlines()[0]}). Leave TrainConfig(compile=True) out: the run is the same."
+            ) from error
 
 
 def _together(parts: Sequence[Losses], shares: Sequence[float]) -> Losses:

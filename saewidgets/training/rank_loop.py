@@ -64,6 +64,8 @@ class RankLoop(Loop):
     def _get_ready(self, centre: Tensor) -> Steps:
         steps = self._steps_from(centre)
         if self.ranks.size > 1:
+            if self.config.compile:
+                raise ValueError("compile=True is for one process. Leave it out: what processes say is not compiled.")
             steps.gradients = TogetherGradients(self.sae, steps.parameters, self.config.precision)
         return steps
 

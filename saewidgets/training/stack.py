@@ -21,7 +21,7 @@ STACKED = ("topk", "abstopk", "batchtopk")
 
 def stack_key(cfg: SAEConfig, config: TrainConfig) -> tuple[str, int, str] | None:
     """SAEs on the same vectors whose keys are equal can be stacked; None for one that is stepped by itself."""
-    if cfg.architecture not in STACKED or cfg.multi_k is not None or config.precision != "float32":
+    if cfg.architecture not in STACKED or cfg.multi_k is not None or config.precision != "float32" or config.compile:
         return None
     return cfg.architecture, cfg.d_sae, cfg.normalize
 

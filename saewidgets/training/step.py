@@ -13,7 +13,7 @@ from saewidgets.sae import SAE
 from saewidgets.sae.architectures import Knobs, Losses
 from saewidgets.sae.normalize import geometric_median, own_size, shared_scale
 from saewidgets.training.config import TrainConfig
-from saewidgets.training.gradients import Gradients, clipped
+from saewidgets.training.gradients import CompiledGradients, Gradients, clipped
 from saewidgets.training.optimizers import Optimizer
 from saewidgets.training.resample import resample
 
@@ -116,7 +116,8 @@ class Steps:
         self.flat = [p.detach().t() if p is sae.W_enc else p.detach() for p in self.parameters]
         rates = [self.architecture.lr_scale.get(name, 1.0) for name in self.names]
         self.optimizer = Optimizer(config.optimizer, self.flat, n_steps, rates)
-        self.gradients = Gradients(sae, self.parameters, config.precision)
+        gradients = CompiledGradients if config.compile else Gradients
+        self.gradients = gradients(sae, self.parameters, config.precision)
         device, d_sae = sae.device, sae.cfg.d_sae
         self.silent = torch.zeros(d_sae, dtype=torch.int64, device=device)
         self.dead: Tensor | None = None

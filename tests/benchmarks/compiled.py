@@ -2,7 +2,7 @@
 
     python tests/benchmarks/compiled.py [--d-in 512] [--d-sae 4096] [--batch 2048] [--threads 1] [architecture ...]
 
-What is compiled is the architecture's loss, with it its backward pass: that is where the arithmetic is; Adam is fused.
+`compiled` is `TrainConfig(compile=True)`: the architecture's loss, with it its backward pass; Adam is fused already.
 CPU seconds are of the whole process, the least of five steps; compiling is counted apart. On a GPU seconds are those
 of the clock, after a synchronisation.
 """
@@ -39,10 +39,8 @@ def seconds(step: Callable[[], None], device: torch.device) -> float:
 def make_step(cfg: SAEConfig, x: torch.Tensor, compiled: bool) -> Callable[[], None]:
     sae = SAE(cfg).to(x.device)
     centre = prepare(sae, x)
-    steps = Steps(sae, TrainConfig(n_tokens=len(x) * 1000), 1000, centre)
+    steps = Steps(sae, TrainConfig(n_tokens=len(x) * 1000, compile=compiled), 1000, centre)
     knobs = Knobs(sparsity=cfg.sparsity_coefficient or 0.0, k=cfg.k, progress=0.5)
-    if compiled:
-        sae.architecture.loss = torch.compile(sae.architecture.loss)  # type: ignore[method-assign]
     return lambda: steps.take(x, x, knobs, 1e-4, False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from saewidgets.sae.architectures import Knobs, architectures
 from saewidgets.training import TrainConfig, train
-from saewidgets.training.gradients import Gradients, check_precision, clipped, out_of_memory
+from saewidgets.training.gradients import CompiledGradients, Gradients, check_precision, clipped, out_of_memory
 
 from .toy import ToyStream, toy_sae
 
@@ -146,3 +148,39 @@ def test_bf16_is_refused_where_the_device_or_the_sae_does_not_take_it(monkeypatc
     check_precision("bf16", toy_sae())
     with pytest.raises(ValueError, match="this one is in float64"):
         gradients(toy_sae(dtype="float64"), "bf16")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_gradients_are_the_same() -> None:
+    sae = sae_of("relu_kl")
+    compiled = CompiledGradients(sae, list(sae.parameters()), "float32")
+    for progress in (0.1, 0.2, 0.3):  # the knobs move with each step
+        moving = Knobs(progress, 4, progress)
+        whole, expected = gradients(sae).of(X, X, moving, None)
+        losses, found = compiled.of(X, X, moving, None)
+        assert torch.allclose(losses.loss, whole.loss, rtol=1e-5)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_trains() -> None:
+    sae = sae_of("dense")
+    run = train(sae, ToyStream(n=300), TrainConfig(n_tokens=3_000, compile=True, n_logs=4))
+    run.wait()
+    assert run.metrics.loss.iloc[-1] < 0.8 * run.metrics.loss.iloc[0]
+
+
+def test_without_a_compiler_the_sentence_says_what_to_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    inductor = importlib.import_module("torch._inductor.config")
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    torch.compiler.reset()
+    sae = sae_of("dense")
+    with pytest.raises(RuntimeError, match=r"cannot compile the loss here .*Leave TrainConfig\(compile=True\) out"):
+        CompiledGradients(sae, list(sae.parameters()), "float32").of(X, X, knobs(sae), None)
+
+
+def test_compile_is_yes_or_no() -> None:
+    with pytest.raises(TypeError, match="compile must be True or False, got 'max-autotune'"):
+        TrainConfig(n_tokens=1, compile="max-autotune")  # type: ignore[arg-type]
