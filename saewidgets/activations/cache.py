@@ -223,20 +223,42 @@ class ActivationCache:
         return tuple(torch.empty(rows, width, dtype=self.dtype) for width in self._widths)
 
     def _fill(self, epoch: int, memory: Memory, low: int, high: int) -> None:
+        self._expect(epoch, low, high)  # the first block; of others it was said before
+        runs = self._runs_of(epoch, low, high)
+        for key, width, into in zip(("vectors", "targets"), self._widths, memory, strict=False):
+            for rows, some in self._open(runs, key, width):
+                for _, row, length, begin in some:
+                    # a run on a block's border belongs to both
+                    before, after = max(0, -begin), min(length, high - low - begin)
+                    rows.read(row + before, into[begin + before : begin + after])
+        self._expect(epoch, high, min(2 * high - low, self.n_vectors))
+
+    def _expect(self, epoch: int, low: int, high: int) -> None:
+        """Let the disk read these vectors while others are worked on."""
+        runs = self._runs_of(epoch, low, high) if low < high else []
+        for key, width in zip(("vectors", "targets"), self._widths, strict=False):
+            for rows, some in self._open(runs, key, width):
+                for _, row, length, _ in some:
+                    rows.expect(row, length)
+
+    def _runs_of(self, epoch: int, low: int, high: int) -> list[list[int]]:
+        """The runs that hold vectors low to high of an epoch, as they lie on the disk.
+
+        Of each: its shard, its first row there, its length, and which of the vectors from low on it begins with.
+        """
         order = torch.randperm(len(self._runs), generator=generator(self.seed, epoch))
         ends = self._runs[order, 2].cumsum(0)
         first = int(torch.searchsorted(ends, low, right=True))
         last = int(torch.searchsorted(ends, high)) + 1
         chosen = order[first:last]
-        begins = ends[first:last] - self._runs[chosen, 2] - low  # where in memory each run begins
-        # read as they lie on the disk; where they go is decided already
+        begins = ends[first:last] - self._runs[chosen, 2] - low
         by_place = torch.argsort(chosen)
-        runs = torch.cat([self._runs[chosen[by_place]], begins[by_place, None]], dim=1).tolist()
-        for key, width, into in zip(("vectors", "targets"), self._widths, memory, strict=False):
-            for index, some in groupby(runs, key=itemgetter(0)):
-                shard = self._shards[index]
-                with closing(Rows(self.path, shard, key, (shard.n_vectors, width), self.dtype)) as rows:
-                    for _, row, length, begin in some:
-                        # a run on a block's border belongs to both
-                        before, after = max(0, -begin), min(length, high - low - begin)
-                        rows.read(row + before, into[begin + before : begin + after])
+        runs: list[list[int]] = torch.cat([self._runs[chosen[by_place]], begins[by_place, None]], dim=1).tolist()
+        return runs
+
+    def _open(self, runs: list[list[int]], key: str, width: int) -> Iterator[tuple[Rows, Iterator[list[int]]]]:
+        """Each shard, open, with its runs."""
+        for index, some in groupby(runs, key=itemgetter(0)):
+            shard = self._shards[index]
+            with closing(Rows(self.path, shard, key, (shard.n_vectors, width), self.dtype)) as rows:
+                yield rows, some
