@@ -30,7 +30,8 @@ SHARED = frozenset({"d_in", "d_sae", "architecture", "dtype", "normalize", "init
 def strict(cls: type[T]) -> type[T]:
     """Make a dataclass refuse unknown keywords with a sentence that offers the nearest field, and say what is missing.
 
-    Where a class has fields without a default, its `EXAMPLE` is the line that shows them.
+    Where a class has fields without a default, its `EXAMPLE` is the line that shows them. `ELSEWHERE`, if it has one,
+    says of names that other libraries use where the same thing is set here.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     names = [f.name for f in fields]
@@ -42,7 +43,8 @@ def strict(cls: type[T]) -> type[T]:
         for name in keywords:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = getattr(cls, "ELSEWHERE", {}).get(name) or (f"Did you mean {near[0]!r}?" if near else "")
+                hint = f" {hint}" if hint else ""
                 raise TypeError(f"{cls.__name__} has no option {name!r}.{hint} Its options: {', '.join(names)}.")
         missing = [name for name in needed if name not in keywords and name not in names[: len(args)]]
         if missing:
@@ -56,7 +58,8 @@ def strict(cls: type[T]) -> type[T]:
 def check_count(owner: str, name: str, value: Any) -> None:
     """Raise unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}.")
+        written = f" Write {int(value):_}." if isinstance(value, float) and value.is_integer() else ""
+        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}.{written}")
     if value < 1:
         raise ValueError(f"{owner}: {name} must be at least 1, got {value}.")
 
@@ -72,6 +75,17 @@ class SAEConfig:
     """
 
     EXAMPLE: ClassVar[str] = 'sw.SAEConfig(d_in=288, d_sae=2048, architecture="topk", k=32)'
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        "expansion_factor": "Give the width itself: d_sae=8 * d_in.",
+        "num_latents": "It is d_sae.",
+        "l1_coefficient": "It is sparsity_coefficient.",
+        "l0_coefficient": "It is sparsity_coefficient, of architecture='jumprelu'.",
+        "lr": "It is the training's: TrainConfig(lr=...).",
+        "learning_rate": "It is the training's: TrainConfig(lr=...).",
+        "hook_name": "It is the stream's: ActivationStream(model, texts, hook_name='blocks.2.hook_resid_post').",
+        "layer": "It is in the stream's hook: ActivationStream(model, texts, hook_name='blocks.2.hook_resid_post').",
+        "device": "It is the SAE's: SAE(cfg, device='cuda').",
+    }
 
     d_in: int
     """Size of the vectors that the SAE reads and reconstructs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +24,17 @@ class TrainConfig:
     """
 
     EXAMPLE: ClassVar[str] = "sw.TrainConfig(n_tokens=1_000_000)"
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "It is lr.",
+        "training_tokens": "It is n_tokens.",
+        "epochs": "Give n_tokens: the vectors are gone through again until so many were trained on.",
+        "n_epochs": "Give n_tokens: the vectors are gone through again until so many were trained on.",
+        "batch_size": "It is the stream's: ActivationStream(..., batch_size=2048).",
+        "l1_coefficient": "It is the SAE's: SAEConfig(sparsity_coefficient=...).",
+        "sparsity_coefficient": "It is the SAE's: SAEConfig(sparsity_coefficient=...), or run.set(sparsity=...).",
+        "k": "It is the SAE's: SAEConfig(k=...), or run.set(k=...).",
+        "device": "The SAE says where it trains: SAE(cfg, device='cuda').",
+    }
 
     n_tokens: int
     """Activation vectors to train on; the stream is gone through again when it ends."""

@@ -36,6 +36,7 @@ def vectors(*shape: int) -> torch.Tensor:
         ({"d_in": 0}, "d_in must be at least 1"),
         ({"dtype": "float8"}, "dtype must be one of float32, float64"),
         ({"aux_coefficient": -1.0}, "aux_coefficient must be 0 or more"),
+        ({"architecture": "standard"}, "no architecture 'standard'. Did you mean 'relu'?"),
         ({"architecture": "topkk"}, "no architecture 'topkk'. Did you mean 'topk'?"),
     ],
 )
@@ -49,7 +50,9 @@ def test_unknown_and_missing_keywords_are_named() -> None:
         SAEConfig(d_in=12, dsae=40)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="d_sae"):
         SAEConfig(d_in=12)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="k must be a whole number"):
+    with pytest.raises(TypeError, match=r"no option 'expansion_factor'. Give the width itself: d_sae=8 \* d_in"):
+        SAEConfig(d_in=12, expansion_factor=8)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="k must be a whole number, got 4.0. Write 4."):
         SAEConfig(d_in=12, d_sae=40, k=4.0)  # type: ignore[arg-type]
 
 

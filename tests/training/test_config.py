@@ -42,6 +42,8 @@ def test_values_out_of_range_are_refused(options: dict[str, Any], sentence: str)
 def test_unknown_keywords_are_named() -> None:
     with pytest.raises(TypeError, match=r"no option 'tokens'. Did you mean 'n_tokens'\?"):
         TrainConfig(tokens=1000)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'batch_size'. It is the stream's"):
+        TrainConfig(n_tokens=1000, batch_size=32)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"TrainConfig needs n_tokens: sw.TrainConfig\(n_tokens=1_000_000\)"):
         TrainConfig()
     with pytest.raises(TypeError, match="n_tokens must be a whole number, got 1000000.0"):

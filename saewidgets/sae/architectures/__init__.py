@@ -197,10 +197,15 @@ def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
     return add
 
 
+ELSEWHERE = {"standard": "relu", "vanilla": "relu", "l1": "relu", "kl": "relu_kl", "matryoshka_batchtopk": "matryoshka"}
+"""What other libraries and papers call an architecture that has another name here."""
+
+
 def get_architecture(name: str) -> Architecture:
     """The architecture of that name; ValueError naming the known ones if there is none."""
     if name not in _REGISTRY:
-        near = difflib.get_close_matches(str(name), _REGISTRY, n=1)
+        known_as = ELSEWHERE.get(str(name))
+        near = [known_as] if known_as else difflib.get_close_matches(str(name), _REGISTRY, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no architecture {name!r}.{hint} Known: {', '.join(sorted(_REGISTRY))}.")
     return _REGISTRY[name]
