@@ -46,6 +46,7 @@ class Loop:
         check_optimizer(config.optimizer)
         check_precision(config.precision, sae)
         self.sae, self.vectors, self.config, self.score = sae, vectors, config, score
+        vectors.takes = config.n_tokens
         self.step = self.tokens = 0
         self.rows: list[dict[str, float]] = []
         self.events: list[dict[str, Any]] = []
@@ -290,6 +291,7 @@ class Loop:
             "stream": {
                 "position": self._position,
                 "batch_size": self.vectors.batch_size,
+                "takes": self.vectors.takes,
                 "n_vectors": self.vectors.n_vectors,
                 "fingerprints": self.vectors.fingerprints(),
             },
@@ -304,6 +306,8 @@ class Loop:
             setattr(self.settings, name, value)
         stream = state["stream"]
         self.vectors.batch_size, self.vectors.n_vectors = stream["batch_size"], stream["n_vectors"]
+        # of a run that is given another length now: its blocks stay as they were cut when it began
+        self.vectors.takes = stream.get("takes")
         self._position = tuple(stream["position"])
         self.vectors.seek(*self._position)
         self.snapshots.take_over(state["snapshots"])
