@@ -99,7 +99,6 @@ class Loop:
             centre = prepare(self.sae, x, None if target is x else target)
         self._planned = self.n_steps
         self._get_ready(centre)
-        self._marked = self.clock.seconds
 
     def _get_ready(self, centre: Tensor) -> Steps:
         peak = self.config.peak_lr(self.sae.cfg.d_sae, self._planned)

@@ -55,6 +55,17 @@ def test_it_finds_the_true_features_and_says_how_it_went() -> None:
     assert run.progress.message == "finished: step 782 of 782, epoch 24.4 of 24.4"
 
 
+def test_the_rates_of_the_rows_leave_no_time_out() -> None:
+    """A model that reads the first block for seconds is part of what the first row took."""
+    stream = ToyStream()
+    stream.before_batch = lambda index: time.sleep(0.02 if index == 0 else 0)
+    run = train(toy_sae(), stream, TrainConfig(n_tokens=5000, n_logs=5, n_evaluations=0))
+    run.wait()
+    metrics = run.metrics
+    took = metrics.tokens.diff().fillna(metrics.tokens[0]) / metrics.vectors_per_second
+    assert took.cumsum().tolist() == pytest.approx(metrics.seconds.tolist()) and took[0] > 0.02
+
+
 def test_the_trained_sae_is_folded_its_rows_of_one_length_and_knows_its_origin(tmp_path: Path) -> None:
     sae, stream = toy_sae(), ToyStream()
     run = train(sae, stream, TrainConfig(n_tokens=20_000))
