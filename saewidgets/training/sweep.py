@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ from saewidgets.training.live import Value, events_table
 from saewidgets.training.loop import Loop
 from saewidgets.training.metrics import table as metrics_table
 from saewidgets.training.start import as_callbacks, check_free
+from saewidgets.training.sweep_checkpoints import folder_of
 from saewidgets.training.sweep_loop import SweepLoop
 from saewidgets.training.sweep_table import differences, figure, label, table
 
@@ -45,21 +45,23 @@ def sweep(
     one block, and each step works on all of them at once. The others step one after the other on the same batch.
     Either way each SAE becomes what `train` alone would make of it on the same stream: on a CPU the same bits.
 
-    With a `checkpoint_dir`, the SAE number i has checkpoints in `checkpoint_dir/sae-i`, and
-    `resume_training` goes on with it alone. Without one, no snapshots are kept.
+    With a `checkpoint_dir`, the SAE number i has checkpoints in `checkpoint_dir/sae-i`, written when those of any are
+    due: `resume_training(checkpoint_dir, acts)` goes on with all, and given such a folder with one alone. Without a
+    `checkpoint_dir`, no snapshots are kept.
 
     Raises ValueError if a config does not fit the activations or the others, naming it by its number (from 0, as in
     the metrics). An SAE that fails is left with its last good weights, and the others go on to the end.
     """
     configs = _checked(configs)
     train_configs = _one_for_each(train_config, len(configs))
+    for folder in {config.checkpoint_dir for config in train_configs}:
+        check_free(folder)
+    train_configs = [_own_folder(config, i) for i, config in enumerate(train_configs)]
     if isinstance(acts, Tensor):
         acts = TensorStream(acts, seed=configs[0].seed)
     _check_fit(configs, getattr(acts, "d_in", None), acts)
     saes = [SAE(cfg, device=device) for cfg in configs]
     vectors, score = Vectors(acts, saes[0]), held_out_score(acts, held_out)
-    for config in train_configs:
-        check_free(config)
     loops = [Loop(sae, vectors, config, score) for sae, config in zip(saes, train_configs, strict=True)]
     run = SweepRun(SweepLoop(loops), as_callbacks(on_metrics), torch.get_num_threads())
     run.start()
@@ -197,11 +199,9 @@ class SweepRun(BackgroundRun):
 
     def _what_stays(self) -> str:
         sentences = ["The SAEs keep what they have learned (run.saes)."] if self.step else []
-        if any(loop.saved for loop in self._loops.loops):
-            folder = Path(self.train_configs[0].checkpoint_dir or "").parent
-            sentences.append(
-                f"sw.resume_training('{folder}/sae-0', acts) goes on with the first one, from its last checkpoint."
-            )
+        homes = {os.path.dirname(config.checkpoint_dir or "") for config in self.train_configs}
+        if len(homes) == 1 and all(loop.saved for loop in self._loops.loops):
+            sentences.append(f"sw.resume_training({homes.pop()!r}, acts) goes on from the last checkpoints.")
         return " ".join(sentences)
 
 
@@ -223,7 +223,7 @@ def _checked(configs: Sequence[SAEConfig]) -> list[SAEConfig]:
 
 
 def _one_for_each(train_config: TrainConfig | Sequence[TrainConfig], n: int) -> list[TrainConfig]:
-    """The TrainConfig of each SAE, with a folder of its own."""
+    """The TrainConfig of each SAE."""
     given = list(train_config) if isinstance(train_config, Sequence) else [train_config] * n
     wrong = next((config for config in given if not isinstance(config, TrainConfig)), None)
     if wrong is not None:
@@ -236,13 +236,13 @@ def _one_for_each(train_config: TrainConfig | Sequence[TrainConfig], n: int) -> 
                 f"The SAEs of a sweep train on the same vectors, but n_tokens is {given[0].n_tokens:,} for number 0 "
                 f"and {config.n_tokens:,} for number {i}. Give all the same, or make two sweeps."
             )
-    return [_own_folder(config, i) for i, config in enumerate(given)]
+    return given
 
 
 def _own_folder(config: TrainConfig, number: int) -> TrainConfig:
     if config.checkpoint_dir is None:
         return config.replace(n_snapshots=0)  # those of many SAEs would fill the memory
-    return config.replace(checkpoint_dir=os.path.join(config.checkpoint_dir, f"sae-{number}"))
+    return config.replace(checkpoint_dir=folder_of(config.checkpoint_dir, number))
 
 
 def _check_fit(configs: Sequence[SAEConfig], d_in: int | None, acts: Any) -> None:

@@ -202,7 +202,7 @@ def test_each_has_checkpoints_of_its_own_from_which_it_goes_on_alone_bit_for_bit
     assert run.sae_at(1, step).metadata.extra["step"] == step and run.sae_at(1, step).cfg.k == 8
     with pytest.raises(IndexError, match="0 to 1"):
         run.sae_at(2, step)
-    with pytest.raises(ValueError, match="sae-0 holds checkpoints of a run already"):
+    with pytest.raises(ValueError, match="sae-0 holds checkpoints of a sweep already"):
         sweep(ToyStream(), [cfg(k=4)], config)
     rest = Counted()
     again = resume_training(tmp_path / "sweep" / "sae-1", rest, allow_unverified=True)
