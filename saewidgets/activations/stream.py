@@ -13,6 +13,7 @@ from saewidgets.activations.blocks import Ask, Batch, Blocks, Memory, check_size
 from saewidgets.activations.contexts import Contexts, asked, digest, fitting, held_out_from, pack
 from saewidgets.activations.harvest import harvest_rows
 from saewidgets.activations.hooks import HookSite, hook_site
+from saewidgets.activations.keywords import says_its_options
 from saewidgets.activations.sources import Texts
 from saewidgets.activations.splice import SpliceScorer
 from saewidgets.models.lock import share
@@ -41,6 +42,7 @@ class ActivationStream:
     Documents never share a context (see `contexts.pack`). The last 2% of the contexts, at most 64, are held out.
     """
 
+    @says_its_options("sw.ActivationStream(model, texts, hook_name='blocks.2.hook_resid_post')", layer="hook_name")
     def __init__(
         self,
         model: Any,
@@ -218,8 +220,7 @@ class ActivationStream:
         """
         blocks = self.blocks.for_a_reader_of(takes)
         blocks.check(start)
-        fill = partial(self.fill, may_go_on=may_go_on)
-        return blocks.batches(epoch, start, self.memory(blocks.rows), fill)
+        return blocks.batches(epoch, start, self.memory(blocks.rows), partial(self.fill, may_go_on=may_go_on))
 
     def cache(
         self,

@@ -82,7 +82,9 @@ class Progress:
             return "running: reading the first activations"
         epochs = ""
         if self.epoch is not None and self.n_epochs is not None:
-            now = min(int(self.epoch) + 1, self.n_epochs) if self.tokens < self.n_tokens else self.n_epochs
+            now: float = int(self.epoch) + 1
+            if now > self.n_epochs:  # the last round is a part of one, or over
+                now = self.epoch
             epochs = f", epoch {now:.3g} of {self.n_epochs:.3g}"
             if self.n_epochs < 1:
                 epochs = f", {self.n_epochs:.2g} of an epoch"

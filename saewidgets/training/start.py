@@ -16,11 +16,13 @@ from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.loop import Loop
 from saewidgets.training.run import TrainingRun
 
+EXAMPLE = "sw.train(sae, acts, sw.TrainConfig(n_tokens=1_000_000))"
+
 
 def train(
     sae: SAE,
     acts: Any,
-    config: TrainConfig,
+    config: TrainConfig | None = None,
     held_out: Sequence[str] | None = None,
     on_metrics: OnMetrics | Sequence[OnMetrics] | None = None,
 ) -> TrainingRun:
@@ -43,8 +45,10 @@ def train(
     """
     if not isinstance(sae, SAE):
         raise TypeError(f"train needs an SAE first, got {type(sae).__name__}.")
+    if config is None:
+        raise TypeError(f"train needs to know how long: {EXAMPLE}.")
     if not isinstance(config, TrainConfig):
-        raise TypeError(f"train needs a TrainConfig, got {type(config).__name__}: TrainConfig(n_tokens=1_000_000).")
+        raise TypeError(f"train needs a TrainConfig, got {type(config).__name__}: {EXAMPLE}.")
     check_free(config.checkpoint_dir)
     loop = Loop(sae, Vectors(acts, sae), config, held_out_score(acts, held_out))
     run = TrainingRun(loop, as_callbacks(on_metrics), torch.get_num_threads())

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+EXAMPLE = "sw.sweep(acts, configs, sw.TrainConfig(n_tokens=1_000_000))"
+
 
 def sweep(
     acts: Any,
     configs: Sequence[SAEConfig],
-    train_config: TrainConfig | Sequence[TrainConfig],
+    train_config: TrainConfig | Sequence[TrainConfig] | None = None,
     held_out: Sequence[str] | None = None,
     on_metrics: OnMetrics | Sequence[OnMetrics] | None = None,
     device: str | torch.device = "cpu",
@@ -53,6 +55,8 @@ def sweep(
     the metrics). An SAE that fails is left with its last good weights, and the others go on to the end.
     """
     configs = _checked(configs)
+    if train_config is None:
+        raise TypeError(f"sweep needs to know how long to train: {EXAMPLE}.")
     train_configs = _one_for_each(train_config, len(configs))
     for folder in {config.checkpoint_dir for config in train_configs}:
         check_free(folder)
@@ -79,7 +83,8 @@ class SweepRun(BackgroundRun):
         self._loops = work
         super().__init__(work, on_metrics, threads)
 
-    def __repr__(self) -> str:
+    @property
+    def title(self) -> str:
         hook = self._vectors.metadata.hook_name
         return f"SweepRun({len(self._loops.loops)} SAEs, hook_name={hook!r}, n_tokens={self._loops.n_tokens:_})"
 
@@ -151,6 +156,11 @@ class SweepRun(BackgroundRun):
         loops = self._loops.loops
         events = _numbered([loop.events for loop in loops])
         return figure(self.labels, self.table(), self.metrics, loops[0].config.dead_window or 0, events)
+
+    @property
+    def measures_ce_loss(self) -> bool:
+        """Whether CE loss recovered is measured of any of them."""
+        return any(loop.score is not None and bool(loop.config.n_evaluations) for loop in self._loops.loops)
 
     @property
     def snapshots(self) -> list[int]:

@@ -218,3 +218,16 @@ def test_fingerprints_name_what_decides_the_batches(
         changed = acts.fingerprints()
         weight[0, 0] = kept
     assert [name for name in before if before[name] != changed[name]] == ["model weights"]
+
+
+def test_a_word_that_is_not_there_and_one_that_is_left_out_are_named(demo_model: Any, texts: list[str]) -> None:
+    with pytest.raises(
+        TypeError, match=r"no option 'layer'\. Give 'hook_name': sw\.ActivationStream\(.*\)\. Its options"
+    ):
+        sw.ActivationStream(demo_model, texts, layer=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'batchsize'\. Did you mean 'batch_size'\?"):
+        sw.ActivationStream(demo_model, texts, HOOK, batchsize=8)  # type: ignore[call-arg]
+    with pytest.raises(
+        TypeError, match=r"ActivationStream needs hook_name: sw\.ActivationStream\(model, texts, hook_name"
+    ):
+        sw.ActivationStream(demo_model, texts=texts)  # type: ignore[call-arg]

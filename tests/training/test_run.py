@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ import torch
 
 from saewidgets.sae import SAE, load_sae, save_sae
 from saewidgets.training import TrainConfig, TrainingRun, train
-from saewidgets.training.metrics import COLUMNS
+from saewidgets.training.metrics import COLUMNS, Progress
+from saewidgets.training.subscribers import Stopwatch
 
 from .toy import D_IN, Gate, ToyStream, directions, toy_sae
 
@@ -80,7 +82,8 @@ def test_the_trained_sae_is_folded_its_rows_of_one_length_and_knows_its_origin(t
     assert torch.allclose(sae.b_dec, stream.vectors.mean(0), rtol=0.3)
     loaded = load_sae(save_sae(sae, tmp_path / "mine"))
     assert torch.allclose(loaded(stream.vectors[:50]), sae(stream.vectors[:50]), atol=1e-4)
-    assert repr(run) == "TrainingRun(topk, d_sae=64, hook_name='toy.hook', n_tokens=20_000)"
+    assert run.title == "TrainingRun(topk, d_sae=64, hook_name='toy.hook', n_tokens=20_000)"
+    assert repr(run) == f"{run.title[:-1]}, state='finished', step=79)"
 
 
 def test_same_seed_same_bits_and_the_global_generator_is_left_alone() -> None:
@@ -122,8 +125,9 @@ def test_pause_holds_within_a_step_and_resume_goes_on() -> None:
     run.pause()
     step, weights, seconds = run.step, sae.fingerprint(), run.seconds
     assert run.state == "paused" and not sae.W_dec.isnan().any()
-    run.wait(timeout=0.3)
+    assert run.wait(timeout=0.3) is False
     assert (run.step, sae.fingerprint()) == (step, weights) and run.state == "paused"
+    assert repr(run).endswith(f"n_tokens=2_000_000, state='paused', step={step})")
     assert run.seconds - seconds < 0.2
     run.resume()
     assert run.state == "running"
@@ -265,7 +269,7 @@ def test_subscribers_hear_of_states_and_progress_and_cannot_stop_the_training() 
     assert gate.reached.wait(20)
     run.pause()
     gate.open()
-    eventually(lambda: ("paused", run.step, repr(run)) in heard)
+    eventually(lambda: ("paused", run.step, run.title) in heard)
     run.resume()
     run.wait()
     states = [state for state, _, _ in heard]
@@ -321,11 +325,32 @@ def test_ce_loss_recovered_is_measured_at_its_own_pace() -> None:
     run = train(sae, stream, TrainConfig(n_tokens=100_000, n_evaluations=4))
     run.wait()
     assert run.metrics.ce_loss_recovered.dropna().tolist() == [0.51, 0.52, 0.53, 0.54]
-    assert run.metrics.ce_loss_recovered.iloc[-1] == 0.54
+    assert run.metrics.ce_loss_recovered.iloc[-1] == 0.54 and run.measures_ce_loss
     assert all(s is not sae and not s.W_dec.requires_grad for s in asked)
     none = train(toy_sae(), stream, TrainConfig(n_tokens=10_000, n_evaluations=0))
-    none.wait()
-    assert none.metrics.ce_loss_recovered.isna().all()
+    assert none.wait() is True
+    assert none.metrics.ce_loss_recovered.isna().all() and not none.measures_ce_loss
+    of_vectors = train(toy_sae(), ToyStream(), TrainConfig(n_tokens=1000))
+    of_vectors.wait()
+    assert not of_vectors.measures_ce_loss
+
+
+def test_a_round_that_is_not_whole_is_not_counted_as_one() -> None:
+    def said(n_tokens: int, tokens: int) -> str:
+        work: Any = SimpleNamespace(
+            n_tokens=n_tokens, tokens=tokens, step=1, n_steps=9, clock=Stopwatch(1.0),
+            vectors=SimpleNamespace(n_vectors=1000),
+        )  # fmt: skip
+        return Progress.of(work, "running", None).message.rpartition(", ")[2]
+
+    assert [said(4100, tokens) for tokens in (0, 2500, 3999)] == [f"epoch {n} of 4.1" for n in (1, 3, 4)]
+    assert said(1500, 900) == "epoch 1 of 1.5" and said(1500, 1200) == "epoch 1.2 of 1.5"
+    assert said(2000, 2000) == "epoch 2 of 2" and said(600, 100) == "0.6 of an epoch"
+
+
+def test_who_does_not_say_how_long_is_told_how_to() -> None:
+    with pytest.raises(TypeError, match=r"needs to know how long: sw\.train\(sae, acts, sw\.TrainConfig"):
+        train(toy_sae(), ToyStream())
 
 
 def test_a_kernel_interrupt_in_wait_pauses_and_says_so() -> None:
