@@ -19,7 +19,7 @@ from saewidgets.training.metrics import table as metrics_table
 from saewidgets.training.start import as_callbacks, check_free
 from saewidgets.training.sweep_checkpoints import folder_of
 from saewidgets.training.sweep_loop import SweepLoop
-from saewidgets.training.sweep_table import differences, figure, label, table
+from saewidgets.training.sweep_table import Mark, differences, figure, label, marks, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,6 +139,12 @@ class SweepRun(BackgroundRun):
         return frame
 
     @property
+    def marks(self) -> list[Mark]:
+        """The events as they are marked on curves: what one `set` changed of several SAEs is one."""
+        loops = self._loops.loops
+        return marks(_numbered([loop.events for loop in loops]), len(loops))
+
+    @property
     def knobs(self) -> list[dict[str, Value]]:
         """What `set` can change, as it is set now, for each SAE; None: its architecture has none."""
         return [loop.settings.values() for loop in self._loops.loops]
@@ -153,9 +159,8 @@ class SweepRun(BackgroundRun):
 
     def plot(self) -> go.Figure:
         """Explained variance against L0 for all SAEs, and their curves with a line at each event: a plotly figure."""
-        loops = self._loops.loops
-        events = _numbered([loop.events for loop in loops])
-        return figure(self.labels, self.table(), self.metrics, loops[0].config.dead_window or 0, events)
+        window = self.train_configs[0].dead_window or 0
+        return figure(self.labels, self.table(), self.metrics, window, self.marks)
 
     @property
     def measures_ce_loss(self) -> bool:

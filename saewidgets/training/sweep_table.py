@@ -125,12 +125,12 @@ def figure(
     summary: pd.DataFrame,
     metrics: pd.DataFrame,
     dead_window: int,
-    events: Sequence[tuple[int, Mapping[str, Any]]] = (),
+    changes: Sequence[Mark] = (),
 ) -> go.Figure:
     """Explained variance against L0, a point per SAE, and the curves of all, as a plotly figure.
 
-    `summary` as `table` gives it, `metrics` with a column `sae`, `events` each with the number of its SAE: a line in
-    every panel of curves.
+    `summary` as `table` gives it, `metrics` with a column `sae`, `changes` as `marks` gives them: a line each in every
+    panel of curves.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -163,7 +163,7 @@ def figure(
                 legendgroup=str(i), showlegend=place == 1,
             )  # fmt: skip
             fig.add_trace(curve, row=place // 2 + 1, col=place % 2 + 1)
-    for number, (text, _, tokens) in enumerate(marks(events, len(labels))):
+    for number, (text, _, tokens) in enumerate(changes):
         for row, col in ((1, 2), (2, 1), (2, 2)):
             fig.add_vline(x=tokens, line_dash="dot", line_color="#888888", line_width=1, row=row, col=col)
         fig.add_annotation(

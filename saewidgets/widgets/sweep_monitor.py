@@ -21,6 +21,8 @@ COLUMNS = ("step", "tokens", *MEASURES)
 class SweepMonitorView(RunView):
     """What a monitor shows of one sweep. Plain Python."""
 
+    requests: ClassVar[tuple[str, ...]] = (*RunView.requests, "events")
+
     def __init__(self, run: SweepRun) -> None:
         super().__init__(run)
 
@@ -49,13 +51,29 @@ class SweepMonitorView(RunView):
         }
         return result, [b"".join(values)]
 
+    def events(self, since: int = 0) -> Answer:
+        """What was changed while the sweep went on, from number `since` on; what one `set` did to several SAEs is one.
+
+        Returns:
+            `since`, and `events`: of each its `step` and its `label`, "0, 2: k 32 → 16". No buffers.
+
+        Raises:
+            ValueError: `since` is negative.
+        """
+        if since < 0:
+            raise ValueError(f"Events are counted from 0, got since={since}.")
+        told = [{"step": mark.step, "label": mark.label} for mark in self.run.marks[since:]]
+        return {"since": since, "events": told}, []
+
     def progress(self) -> dict[str, Any]:
-        """How far the sweep is, with `rows`, the number of each SAE's, and `errors`, a sentence for each failure."""
+        """How far the sweep is, with `rows`, the number of each SAE's, `errors`, a sentence for each failure, and the
+        number of `events`."""
         counts = self.run.metrics["sae"].value_counts()
         return {
             **super().progress(),
             "rows": [int(counts.get(sae, 0)) for sae in range(len(self.run.labels))],
             "errors": {str(sae): sentence(error) for sae, error in self.run.errors.items()},
+            "events": len(self.run.marks),
         }
 
     def about(self) -> dict[str, Any]:
@@ -79,6 +97,7 @@ class SweepMonitorView(RunView):
             "d_in": self.run.configs[0].d_in,
             "hook_name": metadata.hook_name,
             "model_name": metadata.model_name,
+            "measures_ce_loss": self.run.measures_ce_loss,
         }
 
 
@@ -116,6 +135,7 @@ class SweepMonitor(FollowingWidget):
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         yield "rows", {"since": [0] * self._n}
+        yield "events", {"since": 0}
 
     def shown(self) -> dict[str, Any]:
         return {"saes": self._n, "hook_name": self._about["hook_name"]}

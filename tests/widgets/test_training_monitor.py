@@ -53,6 +53,7 @@ class RunByHand:
         self.knobs: dict[str, Any] = {"lr": None, "sparsity": None, "k": 2, "revive": True}
         self.snapshots: list[int] = []
         self.acts: Any = None
+        self.measures_ce_loss = False
         self.cfg = sw.SAEConfig(d_in=8, d_sae=16, k=2)
         self.metadata = sw.SAEMetadata(hook_name="blocks.0.hook_resid_post")
 
@@ -256,6 +257,7 @@ def test_a_snapshot_holds_all_rows_and_where_the_run_was(run: Any) -> None:
     run.log()
     taken = monitor.snapshot()  # no news since the rows came
     assert taken["state"]["progress"]["rows"] == 2 and taken["state"]["_about"]["d_sae"] == 16
+    assert taken["state"]["_about"]["measures_ce_loss"] is False
     assert taken["state"]["_live"] is False
     rows, events = taken["answers"]
     assert (rows["method"], rows["params"]) == ("rows", {"since": 0})

@@ -13,12 +13,12 @@ const ROWS = [
   [[10, 100, 9, 0.1, NAN, 0, 2]],
 ];
 const ABOUT = {
-  options: ["k"], d_in: 32, hook_name: "blocks.0.hook_resid_post", model_name: null,
+  options: ["k"], d_in: 32, hook_name: "blocks.0.hook_resid_post", model_name: null, measures_ce_loss: true,
   saes: [["0: k=4", "4", "#1f77b4"], ["1: k=8", "8", "#ff7f0e"], ["2", null, "#2ca02c"]].map(([label, k, colour]) => ({ label, options: [k], colour, dash: "solid" })),
 };
 const PROGRESS = {
   state: "running", step: 20, n_steps: 40, tokens: 200, n_tokens: 400, epoch: null, n_epochs: null, vectors_per_second: 10,
-  seconds_left: 20, error: null, rows: [2, 2, 1], errors: { 2: "The loss is <b>NaN</b>." },
+  seconds_left: 20, error: null, rows: [2, 2, 1], events: 0, errors: { 2: "The loss is <b>NaN</b>." },
 };
 
 function piece(since: number[]) {
@@ -27,10 +27,10 @@ function piece(since: number[]) {
   return { result: { since, columns: COLUMNS, counts: parts.map((rows) => rows.length), dead_window: 5000 }, buffers: [new DataView(buffer)] };
 }
 
-function mount(state: object = {}) {
+function mount(state: object = {}, events: object[] = []) {
   const { result, buffers } = piece([0, 0, 0]);
   const base64 = btoa(String.fromCharCode(...new Uint8Array(buffers[0]!.buffer)));
-  const recorded = [{ method: "rows", params: { since: [0, 0, 0] }, result, buffers: [base64] }];
+  const recorded = [{ method: "rows", params: { since: [0, 0, 0] }, result, buffers: [base64] }, { method: "events", params: { since: 0 }, result: { since: 0, events }, buffers: [] }];
   const model = recordedModel({ progress: PROGRESS, _about: ABOUT, _live: true, sae: null, ...state }, recorded);
   const el = document.createElement("div");
   document.body.append(el);
@@ -81,6 +81,27 @@ test("a step is read for all SAEs by keyboard", async () => {
   expect(cells(el, 0)).toEqual(["4", "4", "0.200", "\u2013", "10 %", "1"]); // CE loss was not measured by then
   press("Escape");
   await vi.waitFor(() => expect(cells(el, 0)).toContain("0.500"));
+});
+
+test("each change is a line with its label on every curve, and is said", async () => {
+  const events = [{ step: 15, label: "0: k 4 \u2192 6" }, { step: 15, label: "lr 0.001 \u2192 0.0005" }];
+  const { el } = mount({ progress: { ...PROGRESS, events: 2 } }, events);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-moment")).toHaveLength(6)); // two on each of three
+  expect(el.querySelector<SVGLineElement>(".sw-moment")!.getAttribute("x1")).toBe("120"); // half of the way from 10 to 20
+  expect([...el.querySelectorAll(".sw-moment-label")].map(({ textContent }) => textContent).slice(0, 2)).toEqual(events.map(({ label }) => label));
+  const group = el.querySelector(".sw-curves")!;
+  expect(group.getAttribute("aria-label")).toContain("Changed while they ran: 0: k 4 \u2192 6 at step 15, lr 0.001");
+  group.dispatchEvent(new KeyboardEvent("keydown", { key: "End", bubbles: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("at step 20. Changed before it: 0: k 4"));
+  group.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("at step 10.? keys"));
+});
+
+test("a measure that none takes is no column", async () => {
+  const { el } = mount({ _about: { ...ABOUT, measures_ce_loss: false } });
+  await vi.waitFor(() => expect(cells(el, 1)).toEqual(["8", "8", "0.700", "0 %", "0.4"]));
+  expect(el.textContent).not.toContain("CE loss");
+  expect(cells(el, 2)).toEqual(["\u2013", "The loss is <b>NaN</b>."]);
 });
 
 test("without a kernel the buttons are off", () => {

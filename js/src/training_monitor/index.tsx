@@ -11,7 +11,7 @@ import { Health } from "./Health";
 import { Knobs } from "./Knobs";
 import { codeOf, type History, LookBack, Prompt, saeAt } from "./LookBack";
 import css from "./look.css";
-import { MEASURES } from "./measures";
+import { measuresOf } from "./measures";
 import { append, appendMarks, type Mark, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "./rows";
 import { type About, pictureOf, type Progress, rowOf, stateOf } from "./said";
 import { TopExamples } from "./TopExamples";
@@ -67,9 +67,9 @@ function TrainingMonitor() {
       {(missing ?? unmarked) && <p class="sw-status sw-status-error" role="alert">{missing ?? unmarked}</p>}
       <Status />
       <Knobs progress={progress} />
-      <Curves rows={rows} marks={marks} at={reading} onAt={setAt} />
+      <Curves about={about} rows={rows} marks={marks} at={reading} onAt={setAt} />
       {steps.length > 0 && <LookBack steps={steps} step={snapshot} onStep={setSnapshot} />}
-      {back !== null && <Health rows={rows} row={back} />}
+      {back !== null && <Health rows={rows} row={back} measures={measuresOf(about)} />}
       {about.reads && steps.length > 0 && <Prompt asked={history} step={snapshot} />}
       {looksUp && (
         <TopExamples
@@ -117,6 +117,7 @@ function Head({ about, progress }: { about: About; progress: Progress }) {
 }
 
 interface Shown {
+  about: About;
   rows: Rows;
   marks: readonly Mark[];
   /** The row being read. */
@@ -124,7 +125,7 @@ interface Shown {
   onAt: (row: number | null) => void;
 }
 
-function Curves({ rows, marks, at, onAt }: Shown) {
+function Curves({ about, rows, marks, at, onAt }: Shown) {
   const x = rows.columns.step ?? EMPTY;
   const onKeyDown = (event: KeyboardEvent) => {
     const last = rows.n - 1;
@@ -143,11 +144,11 @@ function Curves({ rows, marks, at, onAt }: Shown) {
         class="sw-curves"
         tabIndex={0}
         role="group"
-        aria-label={`Curves of the run. ${pictureOf(rows, marks)} Left and right arrow read them row by row.`}
+        aria-label={`Curves of the run. ${pictureOf(rows, marks, about.measures_ce_loss)} Left and right arrow read them row by row.`}
         onKeyDown={onKeyDown}
         onBlur={() => onAt(null)}
       >
-        {MEASURES.map(({ column, name, ...drawn }) => (
+        {measuresOf(about).map(({ column, name, ...drawn }) => (
           <Curve
             key={column}
             name={<Term name={name} />}

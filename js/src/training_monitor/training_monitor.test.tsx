@@ -5,7 +5,7 @@ import monitor from "./index";
 import { typed } from "./Knobs";
 import { codeOf } from "./LookBack";
 import { append, appendMarks, NO_MARKS, NO_ROWS } from "./rows";
-import { pictureOf } from "./said";
+import { epochOf, pictureOf } from "./said";
 import { bornOf, browserCode, readTop, sideOf } from "./TopExamples";
 
 const COLUMNS = ["step", "tokens", "epoch", "seconds", "loss", "explained_variance", "l0", "ce_loss_recovered", "dead_fraction", "vectors_per_second"];
@@ -26,7 +26,7 @@ const PROGRESS = {
   vectors_per_second: 38_123, seconds_left: 15, error: null, rows: 2, skipped_steps: 0,
   events: 0, knobs: { lr: 0.001, sparsity: null, k: 32, revive: true } as Record<string, unknown>,
 };
-const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, d_looked: 2048, two_sided: false, hook_name: "blocks.2.hook_resid_post", model_name: null, reads: false, n_sampled: null };
+const ABOUT = { architecture: "topk", d_in: 288, d_sae: 2048, d_looked: 2048, two_sided: false, hook_name: "blocks.2.hook_resid_post", model_name: null, measures_ce_loss: true, reads: false, n_sampled: null };
 
 /** A feature that is silent at the first snapshot, and then has one example more at each, twice as strong: 2, 4, ... */
 function top(feature: number, steps: number[]): { result: any; buffers: DataView[] } {
@@ -105,6 +105,20 @@ test("the header says what is trained and how far it is", async () => {
     expect(el.textContent).toContain(text);
   }
   expect(el.querySelector("[role=progressbar]")?.getAttribute("aria-valuenow")).toBe("20");
+});
+
+test("a round that is not whole is not counted as one", () => {
+  const said = (epoch: number, n_epochs: number) => epochOf({ ...PROGRESS, epoch, n_epochs } as never);
+  expect([said(0, 4.06), said(3.99, 4.06), said(4.03, 4.06)]).toEqual(["epoch 1 of 4.1", "epoch 4 of 4.1", "epoch 4 of 4.1"]);
+  expect([said(0.9, 1.5), said(1.2, 1.5), said(2, 2), said(0.1, 0.6)]).toEqual(["epoch 1 of 1.5", "epoch 1.2 of 1.5", "epoch 2 of 2", "0.6 of an epoch"]);
+});
+
+test("a measure that the run never takes is neither drawn nor said", async () => {
+  const bare = mount(handMade({ rows: 6 }, { _about: { ...ABOUT, measures_ce_loss: false }, _snapshots: [20], snapshot_step: 20 }).model).el;
+  await vi.waitFor(() => expect(bare.querySelectorAll(".sw-health > span")).toHaveLength(4));
+  expect(bare.querySelectorAll("figure")).toHaveLength(5);
+  expect(bare.textContent).not.toContain("CE loss");
+  expect(bare.querySelector(".sw-curves")!.getAttribute("aria-label")).not.toContain("CE loss");
 });
 
 test("rows are asked for from where the last ones end, and the curves grow", async () => {
@@ -229,7 +243,7 @@ test("events are appended in order, and many are counted", () => {
   const one = appendMarks(NO_MARKS, { result: { since: 0, events: [{ step: 1, label: "a" }] }, buffers: [] });
   expect(appendMarks(one, { result: { since: 0, events: [{ step: 1, label: "a" }] }, buffers: [] })).toBe(one);
   const many = Array.from({ length: 12 }, (_, i) => ({ step: i, label: "lr" }));
-  expect(pictureOf(NO_ROWS, many)).toContain("2 changes, then lr at step 2,");
+  expect(pictureOf(NO_ROWS, many, true)).toContain("2 changes, then lr at step 2,");
 });
 
 test("labels that would run into each other go a line down, and none is written where no room is left", () => {
