@@ -16,10 +16,12 @@ from saewidgets.training.data import TensorStream, Vectors, held_out_score
 from saewidgets.training.live import Value, events_table
 from saewidgets.training.loop import Loop
 from saewidgets.training.metrics import table as metrics_table
+from saewidgets.training.snapshots import fitting
 from saewidgets.training.start import as_callbacks, check_free
 from saewidgets.training.sweep_checkpoints import folder_of
 from saewidgets.training.sweep_loop import SweepLoop
 from saewidgets.training.sweep_table import Mark, differences, figure, label, marks, table
+from saewidgets.training.swept import SweptSAE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,7 @@ def sweep(
 
     With a `checkpoint_dir`, the SAE number i has checkpoints in `checkpoint_dir/sae-i`, written when those of any are
     due: `resume_training(checkpoint_dir, acts)` goes on with all, and given such a folder with one alone. Without a
-    `checkpoint_dir`, no snapshots are kept.
+    `checkpoint_dir`, snapshots are kept in memory, as few as fit for all SAEs into what those of one run may take.
 
     Raises ValueError if a config does not fit the activations or the others, naming it by its number (from 0, as in
     the metrics). An SAE that fails is left with its last good weights, and the others go on to the end.
@@ -60,11 +62,12 @@ def sweep(
     train_configs = _one_for_each(train_config, len(configs))
     for folder in {config.checkpoint_dir for config in train_configs}:
         check_free(folder)
-    train_configs = [_own_folder(config, i) for i, config in enumerate(train_configs)]
     if isinstance(acts, Tensor):
         acts = TensorStream(acts, seed=configs[0].seed)
     _check_fit(configs, getattr(acts, "d_in", None), acts)
     saes = [SAE(cfg, device=device) for cfg in configs]
+    room = fitting(saes)
+    train_configs = [_own_folder(config, i, room) for i, config in enumerate(train_configs)]
     vectors, score = Vectors(acts, saes[0]), held_out_score(acts, held_out)
     loops = [Loop(sae, vectors, config, score) for sae, config in zip(saes, train_configs, strict=True)]
     run = SweepRun(SweepLoop(loops), as_callbacks(on_metrics), torch.get_num_threads())
@@ -169,7 +172,7 @@ class SweepRun(BackgroundRun):
 
     @property
     def snapshots(self) -> list[int]:
-        """The steps that `sae_at` knows, the same for all SAEs that did not fail; none without a `checkpoint_dir`."""
+        """The steps that `sae_at` knows, the same for all SAEs that did not fail."""
         return max((loop.snapshots.steps for loop in self._loops.loops), key=len)
 
     def sae_at(self, sae: int, step: int) -> SAE:
@@ -177,7 +180,11 @@ class SweepRun(BackgroundRun):
 
         ValueError for a step at which there is no snapshot of it, IndexError for a number that no SAE has.
         """
-        return self._loop(sae).snapshots.sae_at(step)
+        return self.one(sae).sae_at(step)
+
+    def one(self, sae: int) -> SweptSAE:
+        """One SAE with what is kept of it: what a view looks back at. IndexError for a number that no SAE has."""
+        return SweptSAE(self._loop(sae))
 
     def set(self, sae: int | None = None, **changes: float | bool) -> None:
         """Change `lr`, `sparsity`, `k` or `revive` of all SAEs, from the next step on; running or paused.
@@ -254,9 +261,9 @@ def _one_for_each(train_config: TrainConfig | Sequence[TrainConfig], n: int) -> 
     return given
 
 
-def _own_folder(config: TrainConfig, number: int) -> TrainConfig:
+def _own_folder(config: TrainConfig, number: int, room: int) -> TrainConfig:
     if config.checkpoint_dir is None:
-        return config.replace(n_snapshots=0)  # those of many SAEs would fill the memory
+        return config.replace(n_snapshots=min(config.n_snapshots, room))  # the same steps for all, large and small
     return config.replace(checkpoint_dir=folder_of(config.checkpoint_dir, number))
 
 

@@ -14,6 +14,7 @@ import traitlets
 import saewidgets as sw
 from saewidgets.activations import harvest
 from saewidgets.widgets import look_back
+from saewidgets.widgets.sweep_monitor import SweepMonitor
 from saewidgets.widgets.training_monitor import TrainingMonitor
 
 
@@ -241,3 +242,55 @@ def test_the_browser_of_a_step_is_built_while_the_run_is_paused_and_while_it_goe
     assert browser("running")["answers"][0]["method"] == "table"
     run.wait(120)
     assert run.state == "finished" and run.step > before and run.callback_errors == []
+
+
+@pytest.fixture(scope="module")
+def swept(past: Any) -> Any:
+    """A sweep on the same stream: two SAEs of other sizes, one with signs."""
+    configs = [
+        sw.SAEConfig(d_in=past.acts.d_in, d_sae=64, k=4),
+        sw.SAEConfig(d_in=past.acts.d_in, d_sae=32, k=2, architecture="abstopk"),
+    ]
+    run = sw.sweep(past.acts, configs, sw.TrainConfig(n_tokens=2_000, n_snapshots=2, n_logs=4, n_evaluations=0))
+    run.wait(120)
+    return run
+
+
+def test_the_chosen_sae_of_a_sweep_is_looked_back_at_as_a_runs_is(past: Any, swept: Any) -> None:
+    monitor = SweepMonitor(swept)
+    steps = swept.snapshots
+    assert monitor._about["reads"] and len(steps) == 2 and monitor._snapshots == []  # none is chosen
+    alone = TrainingMonitor(past)  # the first SAE is, bit for bit, what it became alone
+    for method in ("history", "examples"):
+        asked = {"steps": steps, "feature": 5, **({"prompt": "Once upon"} if method == "history" else {})}
+        given = monitor.answer(method, {**asked, "sae": 0}), alone.answer(method, asked)
+        ours, theirs = given if method == "history" else (list(one)[-1] for one in given)
+        assert ours == theirs
+    read = monitor._view.back(0)._sample
+    monitor.sae = 1
+    assert monitor._snapshots == steps and monitor._view.back(1)._sample is read  # the text is not read again
+    monitor.feature, monitor.snapshot_step = 63, steps[0]  # 31 on its negative side
+    result = list(monitor.answer("examples", {"sae": 1, "feature": 63, "steps": steps}))[-1][0]
+    assert result["steps"] == steps
+    recorded = {one["method"]: one["params"] for one in monitor.snapshot()["answers"]}
+    assert recorded["history"] == {"sae": 1, "prompt": "Once upon a time", "feature": 63, "steps": steps}
+    assert recorded["examples"] == {"sae": 1, "feature": 63, "steps": steps}
+    monitor.sae = 0
+    assert (monitor.feature, monitor.snapshot_step) == (None, steps[0])  # other features, the same steps
+    monitor.sae = None
+    assert (monitor._snapshots, monitor.snapshot_step) == ([], None)
+
+
+def test_what_the_chosen_sae_does_not_have_is_refused(swept: Any) -> None:
+    whole = SweepMonitor(swept, sae=1, feature=63, snapshot_step=swept.snapshots[1], prompt="A cat")
+    assert (whole.sae, whole.feature, whole.snapshot_step) == (1, 63, swept.snapshots[1])
+    with pytest.raises(traitlets.TraitError, match="features 0 to 63"):
+        whole.feature = 64
+    with pytest.raises(traitlets.TraitError, match="no snapshot of step 3"):
+        whole.snapshot_step = 3
+    with pytest.raises(traitlets.TraitError, match="Choose an SAE first: sae=0, then feature"):
+        SweepMonitor(swept, feature=1)
+    with pytest.raises(traitlets.TraitError, match="no SAE number 2"):
+        SweepMonitor(swept, feature=1, sae=2)
+    with pytest.raises(ValueError, match="texts is empty"):
+        SweepMonitor(swept, model=sw.load_model(), texts=[])

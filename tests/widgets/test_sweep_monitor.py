@@ -109,7 +109,7 @@ def test_what_a_call_changed_is_marked_once_where_it_was_changed() -> None:
     run.set(sae=1, k=3)
     assert monitor.progress["events"] == 2
     lr, k = monitor.answer("events", {"since": 0})[0]["events"]
-    assert (lr["step"], k) == (step, {"step": step, "label": "1: k 4 → 3"}) and lr["label"].endswith("→ 0.001")
+    assert (lr["step"], k) == (step, {"step": step, "label": "1: k 4 → 3"}) and lr["label"].endswith(" 0.001")
     assert monitor.answer("events", {"since": 1}) == ({"since": 1, "events": [k]}, [])
     with pytest.raises(ValueError, match="counted from 0"):
         monitor.answer("events", {"since": -1})

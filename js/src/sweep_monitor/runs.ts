@@ -18,6 +18,9 @@ export interface Progress extends Moving {
 export interface One {
   label: string;
   options: (string | null)[];
+  d_sae: number;
+  /** Whether codes have signs: two features are then looked back at for each. */
+  two_sided: boolean;
   colour: string;
   dash: keyof typeof DASHES;
 }
@@ -29,6 +32,10 @@ export interface About {
   hook_name: string | null;
   model_name: string | null;
   measures_ce_loss: boolean;
+  /** Whether there is a model to read a prompt with. */
+  reads: boolean;
+  /** Tokens that a feature's strongest examples are looked up in; null where there is no text. */
+  n_sampled: number | null;
 }
 
 export interface Piece {

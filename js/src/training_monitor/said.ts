@@ -37,8 +37,7 @@ export interface About {
   architecture: string;
   d_in: number;
   d_sae: number;
-  /** Features that are looked back at: two for each of an SAE whose codes have signs. */
-  d_looked: number;
+  /** Whether codes have signs: two features are then looked back at for each. */
   two_sided: boolean;
   hook_name: string | null;
   model_name: string | null;
