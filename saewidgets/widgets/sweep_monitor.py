@@ -49,8 +49,9 @@ class SweepMonitorView(RunView):
         return back
 
     def history(self, sae: int, prompt: str, steps: Sequence[int], feature: int | None = None) -> Answer:
-        """See `LookBack.history`."""
-        return self.back(sae).history(prompt, steps, feature)
+        """See `LookBack.history`; the result names the `sae` too."""
+        result, buffers = self.back(sae).history(prompt, steps, feature)
+        return {**result, "sae": sae}, buffers
 
     def examples(self, sae: int, feature: int, steps: Sequence[int]) -> Iterator[Answer]:
         """See `LookBack.examples`."""

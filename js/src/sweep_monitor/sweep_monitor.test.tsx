@@ -105,7 +105,7 @@ test("the chosen SAE is looked back at, with its number in each question, and an
   const history = (sae: number, feature: number | null, first: number): Recorded => ({
     method: "history",
     params: { sae, prompt: "a b", feature, steps: [10, 20] },
-    result: { tokens: [{ text: "a" }, { text: " b" }], feature: feature ?? 7, steps: [10, 20] },
+    result: { tokens: [{ text: "a" }, { text: " b" }], feature: feature ?? 7, steps: [10, 20], sae },
     buffers: [base64(Float32Array.from([0, first, 1, 2]).buffer), base64(Int32Array.from([7, 3, 3, 7]).buffer)],
   });
   const { el, model } = mount({ _about: { ...ABOUT, reads: true }, _snapshots: [10, 20], sae: 0, snapshot_step: 10 }, [], [history(0, null, 0.5), history(1, null, 0.25), history(0, 3, 4)]);
@@ -125,6 +125,18 @@ test("the chosen SAE is looked back at, with its number in each question, and an
   await vi.waitFor(() => expect(el.querySelector(".sw-back")).toBeNull()); // none is chosen: there is nothing to look back at
   await vi.waitFor(() => expect(cells(el, 0)).toContain("0.500"));
   expect(saeAt(20, true, 1)).toBe("sw.split_signs(run.sae_at(1, 20))");
+});
+
+test("a page that carries one SAE's look back says so at another, and shows nothing of the first there", async () => {
+  const carried: Recorded = {
+    method: "history", params: { sae: 0, prompt: "a b", feature: null, steps: [10, 20] },
+    result: { tokens: [{ text: "a" }], feature: 7, steps: [10, 20], sae: 0 }, buffers: [base64(Float32Array.from([0, 1]).buffer), base64(Int32Array.from([7, 3]).buffer)],
+  };
+  const { el } = mount({ _about: { ...ABOUT, reads: true }, _live: false, _snapshots: [10, 20], sae: 0 }, [], [carried]);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token")).toHaveLength(1));
+  el.querySelectorAll<HTMLElement>("tbody button")[1]!.click();
+  await vi.waitFor(() => expect(el.textContent).toContain("this page carries no look back at SAE 1"));
+  expect([el.querySelector(".sw-token"), el.querySelector(".sw-back"), el.querySelector("[role=alert]")]).toEqual([null, null, null]);
 });
 
 test("a measure that none takes is no column", async () => {

@@ -14,6 +14,8 @@ export interface History {
   tokens: Token[];
   feature: number;
   steps: number[];
+  /** Of a sweep: whose it is. */
+  sae?: number;
 }
 
 export function LookBack({ steps, step, onStep }: { steps: readonly number[]; step: number | null; onStep: (step: number | null) => void }) {

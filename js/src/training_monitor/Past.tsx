@@ -2,7 +2,7 @@
 // is the chosen SAE's, whose number then goes with every question.
 
 import { nearestRow } from "../shared/curve";
-import { type Asked, useRequest, useTrait } from "../shared/host";
+import { type Asked, useLive, useRequest, useTrait } from "../shared/host";
 import { Health } from "./Health";
 import { codeOf, type History, LookBack, Prompt, saeAt } from "./LookBack";
 import type { Measure } from "./measures";
@@ -43,7 +43,9 @@ export function usePast(subject: Subject): Past {
   const [feature, setFeature] = useTrait<number | null>("feature");
   const { sae, two_sided } = subject;
   const steps = sae === undefined ? [] : snapshots;
-  const history = useRequest<History>("history", subject.reads && steps.length > 0 ? { ...naming(sae), prompt, feature, steps } : null);
+  const asked = useRequest<History>("history", subject.reads && steps.length > 0 ? { ...naming(sae), prompt, feature, steps } : null);
+  // an answer stays until the next one comes, but never under the number of another SAE
+  const history = asked.answer && asked.answer.result.sae !== naming(sae).sae ? { ...asked, answer: null } : asked;
   const shown = feature ?? history.answer?.result.feature ?? null;
   const d_looked = subject.d_sae * (two_sided ? 2 : 1);
   const looksUp = subject.n_sampled !== null && steps.length > 0;
@@ -63,7 +65,11 @@ export function PastView({ past, rows, measures }: { past: Past; rows: Rows; mea
   const [feature, setFeature] = useTrait<number | null>("feature");
   const { subject, steps, step, history, shown, walk } = past;
   const row = step === null ? null : nearestRow(rows.columns.step ?? new Float32Array(), step);
+  const live = useLive();
   if (steps.length === 0) return null;
+  if (!live && typeof subject.sae === "number" && history.error) {
+    return <p class="sw-section sw-muted">Off: this page carries no look back at SAE {subject.sae}. In the notebook, choose it, look back at a step and export again.</p>;
+  }
   return (
     <>
       <LookBack steps={steps} step={step} onStep={setStep} />
@@ -71,6 +77,7 @@ export function PastView({ past, rows, measures }: { past: Past; rows: Rows; mea
       {subject.reads && <Prompt asked={history} step={step} />}
       {walk && (
         <TopExamples
+          key={subject.sae}
           feature={shown}
           d_sae={subject.d_sae}
           two_sided={subject.two_sided}
