@@ -33,8 +33,8 @@ class ActivationStream:
 
     A pure function of (seed, epoch, block): the seed permutes the contexts of an epoch, and each block of at least
     `block_batches` batches is shuffled as a whole, so `batches(epoch, start)` gives exactly what skipping would. A
-    block larger than the text becomes the text. What is left of an epoch behind its last whole batch is dropped;
-    it is another part of the text in every epoch.
+    block larger than the text becomes the text, one larger than a run the run. What is left of an epoch behind its last
+    whole batch is dropped; it is another part of the text in every epoch.
 
     With a `target_hook_name` the batches are pairs (x `[batch_size, d_in]`, target `[batch_size, d_out]`), both read in
     one forward at the same tokens: what a transcoder is trained on.

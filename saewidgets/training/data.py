@@ -230,6 +230,8 @@ def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], fl
     It is one run's, or one sweep's: it keeps what does not depend on the SAE.
     """
     if texts is None:
+        if not len(getattr(acts, "held_out", "?")):  # of a text too short to hold any out
+            return None
         scorer = getattr(acts, "scorer", None)
         return getattr(acts, "ce_loss_recovered", None) if scorer is None else scorer()
     if getattr(acts, "model", None) is None:

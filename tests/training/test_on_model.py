@@ -98,6 +98,13 @@ def test_held_out_texts_take_the_place_of_the_streams_own(demo_model: Any, texts
     assert run.metrics.ce_loss_recovered.iloc[-1] != pytest.approx(acts.ce_loss_recovered(sae), abs=1e-4)
 
 
+def test_a_text_too_short_to_hold_any_out_says_that_nothing_is_measured(demo_model: Any, texts: list[str]) -> None:
+    acts = sw.ActivationStream(demo_model, texts[:2], HOOK, context_size=64, batch_size=64)
+    run = sw.train(sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=64, k=4)), acts, sw.TrainConfig(n_tokens=200))
+    run.wait()
+    assert len(acts.held_out) == 0 and not run.measures_ce_loss and run.metrics.ce_loss_recovered.isna().all()
+
+
 def test_a_pause_and_a_stop_act_inside_a_block(
     demo_model: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

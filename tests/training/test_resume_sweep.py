@@ -85,6 +85,8 @@ def test_a_kill_between_two_checkpoints_goes_back_to_the_last_moment_that_all_ha
         last = checkpoints.listed(tmp_path / f"sae-{i}")
         assert len(last) == keep_last and checkpoints.read_state(last[-1])["step"] == run.step
     assert ended(resume_training(tmp_path, Hashed())).state == "finished"
+    longer = ended(resume_training(tmp_path, Hashed(), n_tokens=33_000))
+    assert longer.tokens == 33_000 and longer.metrics.groupby("sae").tokens.max().tolist() == [33_000] * 3
 
 
 ENDLESS = {"n_tokens": 256 * 400_000, "n_logs": 400_000}
