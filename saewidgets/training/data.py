@@ -7,7 +7,7 @@ import inspect
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,8 @@ def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], fl
     It is one run's, or one sweep's: it keeps what does not depend on the SAE.
     """
     if texts is None:
-        if not len(getattr(acts, "held_out", "?")):  # of a text too short to hold any out
+        held = getattr(acts, "held_out", None)
+        if isinstance(held, Sized) and not len(held):  # of a text too short to hold any out
             return None
         scorer = getattr(acts, "scorer", None)
         return getattr(acts, "ce_loss_recovered", None) if scorer is None else scorer()
