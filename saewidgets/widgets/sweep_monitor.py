@@ -108,7 +108,10 @@ class SweepMonitorView(RunView):
         }
 
     def about(self) -> dict[str, Any]:
-        """What is trained: of each SAE its label, its options that differ, and how it is drawn."""
+        """What is trained: of each SAE its label, its options that differ, and how it is drawn.
+
+        It changes only where `set` gives an SAE another option.
+        """
         table = self.run.table()
         options = [name for name in table.columns if name not in (*MEASURES, "tokens", "error")]
         values = table[options].astype(object).where(table[options].notna(), None).to_numpy()
@@ -203,6 +206,12 @@ class SweepMonitor(LookingBackWidget):
         self._take_over()
         if self.snapshot_step not in self._snapshots:
             self.snapshot_step = None
+
+    def _take_over(self) -> None:
+        super()._take_over()
+        told = [sae["label"] for sae in self._about.get("saes", ())]
+        if told and told != self._view.run.labels:  # `set` changed an option that is part of what they are called by
+            self.set_trait("_about", self._view.about())
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         yield "rows", {"since": [0] * self._n}

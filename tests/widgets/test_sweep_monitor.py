@@ -108,6 +108,7 @@ def test_what_a_call_changed_is_marked_once_where_it_was_changed() -> None:
     run.set(lr=1e-3)
     run.set(sae=1, k=3)
     assert monitor.progress["events"] == 2
+    assert [sae["label"] for sae in monitor._about["saes"]] == ["0: k=2", "1: k=3"] == run.labels
     lr, k = monitor.answer("events", {"since": 0})[0]["events"]
     assert (lr["step"], k) == (step, {"step": step, "label": "1: k 4 → 3"}) and lr["label"].endswith(" 0.001")
     assert monitor.answer("events", {"since": 1}) == ({"since": 1, "events": [k]}, [])
