@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,15 @@ class Blocks:
     """Fewest batches in a block; an epoch that has fewer is one block."""
     seed: int
     """Of the shuffling inside the blocks."""
+    first: int | None = None
+    """Batches in the first block, if they are fewer than it would have: what it has left is then a block by itself."""
+
+    def for_a_reader_of(self, vectors: int | None) -> Blocks:
+        """The same epoch for one who takes so many of its vectors at most, and is not to wait for more of them.
+
+        Where that is less than the first block, the first block ends there. Longer readers find the blocks as they are.
+        """
+        return self if vectors is None else replace(self, first=-(-vectors // self.batch_size))
 
     @property
     def n_batches(self) -> int:
@@ -52,7 +61,9 @@ class Blocks:
     def bounds(self) -> list[int]:
         """The batch at which each block begins, and the end of the last."""
         n_blocks = max(1, self.n_batches // self.block_batches)
-        return [block * self.n_batches // n_blocks for block in range(n_blocks + 1)]
+        bounds = [block * self.n_batches // n_blocks for block in range(n_blocks + 1)]
+        cut = [] if self.first is None or self.first >= bounds[1] else [self.first]
+        return [0, *cut, *bounds[1:]]
 
     @property
     def rows(self) -> int:
@@ -80,6 +91,13 @@ class Blocks:
                 # index_select: five times as fast as memory[where] on a CPU
                 rows = [m.index_select(0, where).to(torch.float32) for m in memory]
                 yield rows[0] if len(rows) == 1 else (rows[0], rows[1])
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError if one of them is below 1, by its name."""
+    for name, number in sizes.items():
+        if number < 1:
+            raise ValueError(f"{name}={number} is not possible; it must be at least 1.")
 
 
 def generator(*numbers: int) -> torch.Generator:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saewidgets.activations.blocks import Batch, Blocks, Memory, generator
+from saewidgets.activations.blocks import Batch, Blocks, Memory, check_sizes, generator
 from saewidgets.activations.shards import (
     DTYPES,
     HELD_OUT,
@@ -85,9 +85,7 @@ class ActivationCache:
             ValueError: a damaged or cut-off shard, by name; a model that is another one; a size below 1.
         """
         folder = Path(path).expanduser()
-        for name, number in {"batch_size": batch_size, "block_batches": block_batches}.items():
-            if number < 1:
-                raise ValueError(f"{name}={number} is not possible; it must be at least 1.")
+        check_sizes(batch_size=batch_size, block_batches=block_batches)
         if not (folder / META).is_file():
             if (folder / UNFINISHED).is_file():
                 raise FileNotFoundError(
@@ -172,14 +170,17 @@ class ActivationCache:
             "block_batches": str(self.block_batches),
         }
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int = 0, start: int = 0, takes: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on; the same tensors that skipping would give.
+
+        `takes`: vectors of the epoch that the reader takes at most, see `ActivationStream.batches`.
 
         Raises:
             ValueError: `start` is not a batch of the epoch; while reading, a shard that is damaged, by name.
         """
-        self._blocks.check(start)
-        return self._blocks.batches(epoch, start, self._memory(self._blocks.rows), self._fill)
+        blocks = self._blocks.for_a_reader_of(takes)
+        blocks.check(start)
+        return blocks.batches(epoch, start, self._memory(blocks.rows), self._fill)
 
     def ce_loss_recovered(self, sae: SAE) -> float:
         """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.

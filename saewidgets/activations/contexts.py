@@ -6,6 +6,7 @@ of a document's last context is padding that the mask leaves out. So no token ev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -39,6 +40,11 @@ class Contexts:
 
     def __getitem__(self, which: slice | Tensor) -> Contexts:
         return Contexts(self.tokens[which], self.mask[which], self.doc[which])
+
+    def __add__(self, others: Contexts) -> Contexts:
+        """These and then the others, in memory of their own."""
+        pairs = ((self.tokens, others.tokens), (self.mask, others.mask), (self.doc, others.doc))
+        return Contexts(*(torch.cat(pair) for pair in pairs))
 
 
 def pack(
@@ -98,6 +104,16 @@ def pack(
         tokens[:, 0] = bos
         mask = np.pad(mask, ((0, 0), (1, 0)), constant_values=True)
     return Contexts(torch.from_numpy(tokens), torch.from_numpy(mask), torch.tensor(doc))
+
+
+def digest(*parts: Contexts) -> str:
+    """The sha256 of all of them."""
+    found = hashlib.sha256()
+    for part in parts:
+        for tensor in (part.tokens, part.mask, part.doc):
+            found.update(str(tuple(tensor.shape)).encode())
+            found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def fitting(counts: Tensor, at_most: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saewidgets.activations.blocks import Ask, Batch, Blocks, BrokenOff, Memory, generator
-from saewidgets.activations.contexts import Contexts, asked, fitting, held_out_from, pack
-from saewidgets.activations.harvest import harvest_all
-from saewidgets.activations.hooks import hook_site
+from saewidgets.activations.blocks import Ask, Batch, Blocks, Memory, check_sizes, generator
+from saewidgets.activations.contexts import Contexts, asked, digest, fitting, held_out_from, pack
+from saewidgets.activations.harvest import harvest_rows
+from saewidgets.activations.hooks import HookSite, hook_site
+from saewidgets.activations.keywords import says_its_options
 from saewidgets.activations.sources import Texts
 from saewidgets.activations.splice import SpliceScorer
 from saewidgets.models.lock import share
@@ -33,8 +33,8 @@ class ActivationStream:
 
     A pure function of (seed, epoch, block): the seed permutes the contexts of an epoch, and each block of at least
     `block_batches` batches is shuffled as a whole, so `batches(epoch, start)` gives exactly what skipping would. A
-    block larger than the text becomes the text. What is left of an epoch behind its last whole batch is dropped;
-    it is another part of the text in every epoch.
+    block larger than the text becomes the text, one larger than a run the run. What is left of an epoch behind its last
+    whole batch is dropped; it is another part of the text in every epoch.
 
     With a `target_hook_name` the batches are pairs (x `[batch_size, d_in]`, target `[batch_size, d_out]`), both read in
     one forward at the same tokens: what a transcoder is trained on.
@@ -42,6 +42,7 @@ class ActivationStream:
     Documents never share a context (see `contexts.pack`). The last 2% of the contexts, at most 64, are held out.
     """
 
+    @says_its_options("sw.ActivationStream(model, texts, hook_name='blocks.2.hook_resid_post')", layer="hook_name")
     def __init__(
         self,
         model: Any,
@@ -88,14 +89,7 @@ class ActivationStream:
         share(model)
         if contexts_per_forward is None:
             contexts_per_forward = 8 if device_of(model).type == "cpu" else 32
-        sizes = {
-            "batch_size": batch_size,
-            "contexts_per_forward": contexts_per_forward,
-            "block_batches": block_batches,
-        }
-        for name, number in sizes.items():
-            if number < 1:
-                raise ValueError(f"{name}={number} is not possible; it must be at least 1.")
+        check_sizes(batch_size=batch_size, contexts_per_forward=contexts_per_forward, block_batches=block_batches)
         self.model = model
         self.site = hook_site(model, hook_name)
         self.target_site = None if target_hook_name is None else hook_site(model, target_hook_name)
@@ -109,12 +103,11 @@ class ActivationStream:
         packed = pack(model, texts, context_size, prepend_bos, max_texts, max_tokens)
         cut = held_out_from(packed)
         self._contexts, self._held_out = packed[:cut], packed[cut:]
-        counts = self._wanted(self._contexts.mask).sum(1)
+        counts = asked(self._contexts.mask, self.excluded_positions).sum(1)
         self._contexts, self._counts = self._contexts[counts > 0], counts[counts > 0]
         if self.n_vectors == 0:
             raise ValueError(
-                f"The texts are too short: with position{'s' if len(self.excluded_positions) > 1 else ''} "
-                f"{', '.join(map(str, self.excluded_positions))} left out, no token gives an activation vector. "
+                f"The texts are too short: with exclude_positions={self.excluded_positions} no token gives a vector. "
                 "Pass longer texts, or exclude_positions=()."
             )
 
@@ -152,7 +145,7 @@ class ActivationStream:
     def held_out(self) -> Contexts:
         """The contexts that are not streamed and have something to score; none if the text is very short."""
         mask = self._held_out.mask
-        return self._held_out[(self._wanted(mask)[:, :-1] & mask[:, 1:]).any(1)]
+        return self._held_out[(asked(mask, self.excluded_positions)[:, :-1] & mask[:, 1:]).any(1)]
 
     @property
     def held_out_tokens(self) -> Tensor:
@@ -163,21 +156,18 @@ class ActivationStream:
         """Contexts that give up to `at_most` vectors, to look things up in: those held out, then the first streamed."""
         held_out = self.held_out
         # each context gives a vector or more, so no more of them are needed
-        n = fitting(torch.cat([self._wanted(held_out.mask).sum(1), self._counts[:at_most]]), at_most)
-        parts = (held_out[:n], self._contexts[: max(0, n - len(held_out))])
-        # copied, so that no more than this stays in memory
-        return Contexts(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "mask", "doc")))
+        n = fitting(torch.cat([asked(held_out.mask, self.excluded_positions).sum(1), self._counts[:at_most]]), at_most)
+        return held_out[:n] + self._contexts[: max(0, n - len(held_out))]
 
     @property
     def metadata(self) -> SAEMetadata:
         """What an SAE that is trained on this stream has to remember."""
-        processed = bool(getattr(self.model, "compatibility_mode", False))
         return SAEMetadata(
             model_name=self.model.cfg.model_name,
             hook_name=self.hook_name,
             context_size=self.context_size,
             prepend_bos=self.prepend_bos,
-            weights_processing="compatibility_mode" if processed else "none",
+            weights_processing="compatibility_mode" if getattr(self.model, "compatibility_mode", False) else "none",
             excluded_positions=self.excluded_positions,
             extra={} if self.target_site is None else {"target_hook_name": self.target_hook_name},
         )
@@ -200,13 +190,8 @@ class ActivationStream:
 
         A run that is taken up again compares them one by one, so that it can say what differs.
         """
-        digest = hashlib.sha256()
-        for part in (self._contexts, self._held_out):
-            for tensor in (part.tokens, part.mask, part.doc):
-                digest.update(str(tuple(tensor.shape)).encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
         return {
-            "texts": digest.hexdigest(),
+            "texts": digest(self._contexts, self._held_out),
             "model weights": fingerprint(self.model),
             "hook_name": self.hook_name,
             "target_hook_name": str(self.target_hook_name),
@@ -220,18 +205,22 @@ class ActivationStream:
             "device": device_of(self.model).type,
         }
 
-    def batches(self, epoch: int = 0, start: int = 0, may_go_on: Ask | None = None) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int = 0, start: int = 0, may_go_on: Ask | None = None, takes: int | None = None
+    ) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on; the same tensors that skipping would give.
 
-        A block takes many forwards: `may_go_on` is asked before each, so that a run can pause inside a block.
+        A block takes many forwards: `may_go_on` is asked before each, so that a run can pause inside a block. `takes`:
+        vectors of the epoch that the reader takes at most. Where that is less than the first block, the block ends
+        there, so that no more is read: the same text in front, in another order than a longer reader has it.
 
         Raises:
             ValueError: `start` is not a batch of the epoch.
             BrokenOff: `may_go_on` said no.
         """
-        self.blocks.check(start)
-        fill = partial(self.fill, may_go_on=may_go_on)
-        return self.blocks.batches(epoch, start, self.memory(self.blocks.rows), fill)
+        blocks = self.blocks.for_a_reader_of(takes)
+        blocks.check(start)
+        return blocks.batches(epoch, start, self.memory(blocks.rows), partial(self.fill, may_go_on=may_go_on))
 
     def cache(
         self,
@@ -266,8 +255,7 @@ class ActivationStream:
 
     def memory(self, rows: int) -> Memory:
         """Room for so many vectors, and their targets, on the model's device."""
-        sites = [self.site] if self.target_site is None else [self.site, self.target_site]
-        return tuple(torch.empty(rows, site.d_in, device=device_of(self.model)) for site in sites)
+        return tuple(torch.empty(rows, site.d_in, device=device_of(self.model)) for site in self._sites)
 
     def fill(
         self,
@@ -287,28 +275,16 @@ class ActivationStream:
         ends = self._counts[order].cumsum(0)
         first = int(torch.searchsorted(ends, low, right=True))
         last = int(torch.searchsorted(ends, high)) + 1
-        chosen = order[first:last]
-        starts = ends[first:last] - self._counts[chosen] - low  # row of each context's first vector
-        tokens, mask = self._contexts.tokens[chosen], self._contexts.mask[chosen]
-        lengths = mask.sum(1)
-        sites = [self.site] if self.target_site is None else [self.site, self.target_site]
-        # contexts of like length share a forward, cut to the longest of them: padding costs next to nothing
-        by_length = torch.argsort(lengths, descending=True, stable=True)
-        for some in by_length.split(self.contexts_per_forward)[share[0] :: share[1]]:
-            if may_go_on is not None and not may_go_on():
-                raise BrokenOff
-            width = int(lengths[some[0]])
-            wanted = self._wanted(mask[some, :width])
-            rows = (starts[some, None] + wanted.cumsum(1) - 1)[wanted]
-            # where they stand in the forward; a context on a block's border belongs to both blocks
-            places = wanted.flatten().nonzero().squeeze(1)[(rows >= 0) & (rows < high - low)]
-            rows = rows[(rows >= 0) & (rows < high - low)]
-            for found, kept in zip(harvest_all(self.model, tokens[some, :width], sites), memory, strict=True):
-                vectors = found.flatten(0, 1).index_select(0, places.to(found.device))
-                kept.index_copy_(0, rows.to(kept.device), vectors.to(kept.dtype))
+        contexts = self._contexts[order[first:last]]
+        wanted = asked(contexts.mask, self.excluded_positions)
+        starts = ends[first:last] - wanted.sum(1) - low  # row of each context's first vector
+        rows = starts[:, None] + wanted.cumsum(1) - 1
+        rows[~wanted | (rows < 0) | (rows >= high - low)] = -1  # a context on a block's border belongs to both blocks
+        harvest_rows(self.model, contexts, rows, self._sites, memory, self.contexts_per_forward, share, may_go_on)
 
-    def _wanted(self, mask: Tensor) -> Tensor:
-        return asked(mask, self.excluded_positions)
+    @property
+    def _sites(self) -> list[HookSite]:
+        return [self.site] if self.target_site is None else [self.site, self.target_site]
 
     def ce_loss_recovered(self, sae: SAE) -> float:
         """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.

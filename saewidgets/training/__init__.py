@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import TensorStream
 from saewidgets.training.plan import Plan, plan
+from saewidgets.training.resume import resume_training
 from saewidgets.training.run import TrainingRun
-from saewidgets.training.start import resume_training, train
+from saewidgets.training.start import train
 from saewidgets.training.sweep import SweepRun, sweep
 
 if TYPE_CHECKING:

@@ -80,10 +80,15 @@ class BackgroundRun(ABC):
         self._change = threading.Condition()
         self._stopping = False
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._main, name=repr(self), daemon=True)
+        self._thread = threading.Thread(target=self._main, name=self.title, daemon=True)
 
+    @property
     @abstractmethod
-    def __repr__(self) -> str: ...
+    def title(self) -> str:
+        """What runs, in a line that is the same however far it is: the text of an executed cell."""
+
+    def __repr__(self) -> str:
+        return f"{self.title.removesuffix(')')}, state={self.state!r}, step={self.step:_})"
 
     @abstractmethod
     def _what_stays(self) -> str:
@@ -175,8 +180,10 @@ class BackgroundRun(ABC):
         if threading.current_thread() is not self._thread:
             self._done.wait(5.0)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run is over, or `timeout` seconds; a paused run is waited for until someone resumes it.
+
+        Returns whether it is over: False only after a `timeout`.
 
         Raises RuntimeError, with the original as its cause, if the run failed. A kernel interrupt
         (KeyboardInterrupt) while waiting pauses the run and says so.
@@ -195,6 +202,7 @@ class BackgroundRun(ABC):
             said = str(self.error).rstrip(".") or type(self.error).__name__
             sentences = f"The run failed at step {self.step}: {said}. {self._what_stays()}"
             raise RuntimeError(sentences.rstrip()) from self.error
+        return over
 
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────
 

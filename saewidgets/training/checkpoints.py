@@ -81,6 +81,17 @@ def prune(folder: str | os.PathLike[str], keep_last: int) -> None:
 
 def read(folder: str | os.PathLike[str]) -> Checkpoint:
     """Read one checkpoint and check all of it. ValueError, as a sentence, if anything is missing or damaged."""
+    home, state = Path(folder), read_state(folder)
+    try:
+        if _sha256(home / TENSORS) != state["tensors_sha256"]:
+            raise ValueError(f"{TENSORS} is not what was written")
+        return Checkpoint(home, state, load_file(home / TENSORS))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _damaged(home, error) from error
+
+
+def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is no tensor in a checkpoint. ValueError, as a sentence, if that is missing or damaged."""
     home = Path(folder)
     try:
         body = json.loads((home / STATE).read_text(encoding="utf-8"))
@@ -89,11 +100,14 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
             raise ValueError(f"{STATE} is not what was written")
         if body["format"] != FORMAT:
             raise ValueError(f"it has format {body['format']}, and this version of saewidgets reads {FORMAT}")
-        if _sha256(home / TENSORS) != body["tensors_sha256"]:
-            raise ValueError(f"{TENSORS} is not what was written")
-        return Checkpoint(home, body, load_file(home / TENSORS))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"The checkpoint {home} is damaged: {error}.") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(home, error) from error
+    state: dict[str, Any] = body
+    return state
+
+
+def _damaged(home: Path, error: Exception) -> ValueError:
+    return ValueError(f"The checkpoint {home} is damaged: {error}.")
 
 
 def newest(path: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,9 @@ def _tensor_of(array: np.ndarray) -> Tensor:
 class Vectors:
     """The batches of a stream, epoch after epoch, on the SAE's device and in its type.
 
-    `position`: the (epoch, batch) that comes next; `seek` goes there without giving what comes before.
+    `position`: the (epoch, batch) that comes next; `seek` goes there without giving what comes before. `takes`: how
+    many vectors the run takes in all, which a stream that reads in blocks is told: it decides the order of a run that
+    is shorter than a block. None: nobody said so.
     """
 
     def __init__(self, acts: Any, sae: SAE) -> None:
@@ -90,13 +92,14 @@ class Vectors:
         self.n_vectors: int | None = getattr(acts, "n_vectors", None)
         self.batch_size: int = getattr(acts, "batch_size", None) or 1
         self.position = (0, 0)
+        self.takes: int | None = None
         self.acts, self._sae = acts, sae
         self._told: dict[str, str] | None = None
         self._kept: deque[tuple[tuple[int, int], Batch | None]] = deque()
         self._batches = self._read(0, 0)
         self._may_go_on: Callable[[], bool] = lambda: True
         batches = getattr(acts, "batches", None)
-        self._asks = batches is not None and "may_go_on" in inspect.signature(batches).parameters
+        self._options = {"may_go_on", "takes"} & set(inspect.signature(batches).parameters if batches else ())
         d_in = getattr(acts, "d_in", None)
         if d_in is None or not (hasattr(acts, "batches") or hasattr(acts, "__iter__")):
             raise TypeError(
@@ -181,14 +184,7 @@ class Vectors:
         """Batches, each with the position after it; None where an epoch ends."""
         while True:
             n = 0
-            # what cannot seek is read over
-            batches = (
-                self.acts.batches(epoch, start, may_go_on=lambda: self._may_go_on()) if self._asks
-                else self.acts.batches(epoch, start) if hasattr(self.acts, "batches") and start
-                else self.acts.batches(epoch) if hasattr(self.acts, "batches")
-                else itertools.islice(iter(self.acts), start, None)
-            )  # fmt: skip
-            for index, given in enumerate(batches, start):
+            for index, given in enumerate(self._epoch(epoch, start), start):
                 batch = self._checked(given)
                 if len(batch[0]):
                     n += len(batch[0])
@@ -200,6 +196,15 @@ class Vectors:
                 self.n_vectors = n
             epoch, start = epoch + 1, 0
             yield (epoch, 0), None
+
+    def _epoch(self, epoch: int, start: int) -> Iterator[Any]:
+        """What the stream gives of an epoch from a batch on. What cannot seek is read over."""
+        if not hasattr(self.acts, "batches"):
+            return itertools.islice(iter(self.acts), start, None)
+        told = {"may_go_on": lambda: self._may_go_on(), "takes": None if epoch else self.takes}
+        options = {name: value for name, value in told.items() if name in self._options}
+        batches: Iterator[Any] = self.acts.batches(epoch, *([start] if start else []), **options)
+        return batches
 
     def _checked(self, given: Any) -> Batch:
         """What the stream gave as (x, target) on the SAE's device; ValueError if it is neither."""
@@ -225,6 +230,9 @@ def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], fl
     It is one run's, or one sweep's: it keeps what does not depend on the SAE.
     """
     if texts is None:
+        held = getattr(acts, "held_out", None)
+        if isinstance(held, Sized) and not len(held):  # of a text too short to hold any out
+            return None
         scorer = getattr(acts, "scorer", None)
         return getattr(acts, "ce_loss_recovered", None) if scorer is None else scorer()
     if getattr(acts, "model", None) is None:

@@ -166,8 +166,8 @@ class Together:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._acts, name)
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        blocks = self._acts.blocks
+    def batches(self, epoch: int = 0, start: int = 0, takes: int | None = None) -> Iterator[Batch]:
+        blocks = self._acts.blocks.for_a_reader_of(takes)
         blocks.check(start)
         batches: Iterator[Batch] = blocks.batches(epoch, start, self._acts.memory(blocks.rows), self._fill)
         return batches

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -19,9 +19,10 @@ from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.distributed import Ranks, data_parallel, together
 from saewidgets.training.rank_loop import RankLoop, listed
+from saewidgets.training.resume import resume_training
 from saewidgets.training.run import TrainingRun
 from saewidgets.training.sharded import feature_sharded, whole_sae
-from saewidgets.training.start import resume_training, train
+from saewidgets.training.start import train
 
 SPLITS = ("data", "features")
 
@@ -112,7 +113,7 @@ class TrainJob:
         folder = config.checkpoint_dir
         if ranks.size == 1 and not (folder and listed(folder)):
             if folder and checkpoints.listed(folder):
-                return resume_training(folder, acts, on_metrics=hears, device=device)
+                return cast(TrainingRun, resume_training(folder, acts, on_metrics=hears, device=device))
             return train(SAE(cfg, device=device), acts, config, on_metrics=hears)
         if self.split == "features":
             # what looks at the whole SAE while it trains would have to put it together first

@@ -116,9 +116,19 @@ def events_table(events: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def label(event: Mapping[str, Any]) -> str:
-    """An event in a few words, for a mark on a curve: "lr 0.001 → 0.0005"."""
-    old, new = (f"{value:g}" if isinstance(value, float) else str(value) for value in (event["old"], event["new"]))
-    return f"{str(event['name']).replace('_', ' ')} {old} → {new}"
+    """An event in a few words, for a mark on a curve: "lr 0.00354 → 0.002", "revive on → off"."""
+    name = str(event["name"]).replace("_", " ")
+    old, new = (_written(event["name"], event[when]) for when in ("old", "new"))
+    return f"{name} {new}" if old is None else f"{name} {old} → {new}"
+
+
+def _written(name: str, value: Any) -> str | None:
+    """A setting as a mark shows it; None for a learning rate that was yet to be chosen."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.3g}" if name in ("lr", "sparsity") else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _has(sae: SAE, name: str) -> bool:

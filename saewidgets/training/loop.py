@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saewidgets.sae import SAE
@@ -18,6 +17,7 @@ from saewidgets.training.data import Batch, Vectors
 from saewidgets.training.gradients import check_precision
 from saewidgets.training.live import Settings
 from saewidgets.training.optimizers import check_optimizer
+from saewidgets.training.saved import put_back, state_of, tensors_of
 from saewidgets.training.snapshots import Snapshots
 from saewidgets.training.step import MAX_SKIPPED, Step, Steps, prepare
 from saewidgets.training.subscribers import Stopwatch
@@ -37,8 +37,10 @@ Score = Callable[[SAE], float]
 class Loop:
     """All that a run has done so far, and the next step of it. A checkpoint holds exactly what is here.
 
-    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record. `saved`: whether
-    there is a checkpoint to go on from.
+    Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record. `planned`: steps
+    of the run as it was known when it began. `position`: of the stream, after the last batch that was taken. `logged`,
+    `marked`: tokens and seconds at the last row. `saved_at`: tokens at the last checkpoint, or the last attempt at one;
+    `saved`: whether there is one to go on from.
     """
 
     def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None) -> None:
@@ -46,6 +48,7 @@ class Loop:
         check_optimizer(config.optimizer)
         check_precision(config.precision, sae)
         self.sae, self.vectors, self.config, self.score = sae, vectors, config, score
+        vectors.takes = config.n_tokens
         self.step = self.tokens = 0
         self.rows: list[dict[str, float]] = []
         self.events: list[dict[str, Any]] = []
@@ -54,11 +57,9 @@ class Loop:
         self.clock = Stopwatch()
         self.checkpoint_errors: list[str] = []
         self.steps: Steps | None = None
-        self._planned = 0  # steps of the run as it was known when it began
-        self._position = vectors.position  # of the stream, after the last batch that was taken
-        self._logged, self._marked = 0, 0.0  # tokens and seconds at the last row
-        self._saved = 0  # tokens at the last checkpoint, or the last attempt at one
-        self.saved = False
+        self.planned, self.position = 0, vectors.position
+        self.logged, self.marked = 0, 0.0
+        self.saved_at, self.saved = 0, False
 
     @property
     def saes(self) -> list[SAE]:
@@ -96,18 +97,18 @@ class Loop:
         x, target = sample
         with turn_of(self.sae):
             centre = prepare(self.sae, x, None if target is x else target)
-        self._planned = self.n_steps
-        self._get_ready(centre)
-        self._marked = self.clock.seconds
+        self.planned = self.n_steps
+        self.get_ready(centre)
 
-    def _get_ready(self, centre: Tensor) -> Steps:
-        peak = self.config.peak_lr(self.sae.cfg.d_sae, self._planned)
+    def get_ready(self, centre: Tensor) -> Steps:
+        """Make the steps, once the SAE's first weights are there."""
+        peak = self.config.peak_lr(self.sae.cfg.d_sae, self.planned)
         if self.settings.lr is None:
             self.settings.lr = peak
         for event in self.events:
             if event["name"] == "lr" and event["old"] is None:  # changed before the length of the run was known
                 event["old"] = peak
-        self.steps = Steps(self.sae, self.config, self._planned, centre)
+        self.steps = Steps(self.sae, self.config, self.planned, centre)
         return self.steps
 
     def begun(self) -> Steps:
@@ -144,7 +145,7 @@ class Loop:
         if due and self.settings.revive is not False:
             self.begun().resample()
         self.step, self.tokens = self.step + 1, self.tokens + len(step.x)
-        self._position = self.vectors.position
+        self.position = self.vectors.position
         self.sae.metadata = self.vectors.metadata_after(self.step, self.tokens)
 
     def set(self, changes: Mapping[str, Any], call: int | None = None) -> None:
@@ -166,7 +167,7 @@ class Loop:
     def log_if_due(self) -> list[dict[str, float]]:
         """A new row of the metrics, if it is time for one, else none."""
         n_logs, n_tokens = self.config.n_logs, self.config.n_tokens
-        before, now = n_logs * self._logged // n_tokens, n_logs * self.tokens // n_tokens
+        before, now = n_logs * self.logged // n_tokens, n_logs * self.tokens // n_tokens
         if now == before:
             return []
         row = self._log(before, now)
@@ -177,7 +178,7 @@ class Loop:
     def log_rest(self) -> list[dict[str, float]]:
         """A row of what was done since the last one, when a run is stopped."""
         n_logs = self.config.n_logs
-        return [self._log(n_logs - 1, n_logs)] if self.tokens > self._logged else []
+        return [self._log(n_logs - 1, n_logs)] if self.tokens > self.logged else []
 
     def _log(self, before: int, now: int) -> dict[str, float]:
         """Read the sums of the last steps from the device and write them as a row, number `now`."""
@@ -202,14 +203,14 @@ class Loop:
             "lr": settings.lr_at(progress),
             "sparsity": knobs.sparsity if settings.sparsity is not None else math.nan,
             "k": float(knobs.k) if settings.k is not None else math.nan,
-            "vectors_per_second": (self.tokens - self._logged) / max(seconds - self._marked, 1e-9),
+            "vectors_per_second": (self.tokens - self.logged) / max(seconds - self.marked, 1e-9),
             "seconds": seconds,
             "ce_loss_recovered": recovered,
             "skipped_steps": readings.skipped,
             **readings.extra,
         }
         self.rows.append(row)
-        self._logged, self._marked = self.tokens, seconds
+        self.logged, self.marked = self.tokens, seconds
         if readings.skipped_in_a_row >= MAX_SKIPPED:
             raise ArithmeticError(
                 f"{readings.skipped_in_a_row} steps in a row gave NaN or infinities. The SAE keeps the weights "
@@ -228,10 +229,15 @@ class Loop:
         except Exception as error:
             self._excuse("snapshot", error)
 
+    @property
+    def save_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        every = self.config.checkpoint_every
+        return every is not None and self.tokens // every > self.saved_at // every
+
     def save_if_due(self) -> None:
         """Write a checkpoint, if it is time for one."""
-        every = self.config.checkpoint_every
-        if every is not None and self.tokens // every > self._saved // every:
+        if self.save_due:
             self.save()
 
     def fold(self) -> None:
@@ -245,18 +251,31 @@ class Loop:
             release()
 
     def save(self) -> None:
-        """Write a checkpoint, if the run has a folder and began. What goes wrong is kept in `checkpoint_errors`."""
+        """Write a checkpoint, if the run has a folder and began, and delete the oldest."""
+        self.write()
+        self.prune()
+
+    def write(self, **more: Any) -> bool:
+        """Add a checkpoint of now to those in the folder, and `more` to its state.
+
+        False if it cannot be written: why, is kept in `checkpoint_errors`, and the run is none the worse.
+        """
         folder = self.config.checkpoint_dir
-        if folder is None or self.steps is None or self._saved == self.tokens:
-            return
+        if folder is None or self.steps is None or self.saved_at == self.tokens:
+            return True
+        self.saved_at = self.tokens
         try:
-            checkpoints.write(folder, self.step, self._state(), self._tensors())
+            checkpoints.write(folder, self.step, {**state_of(self), **more}, tensors_of(self))
         except Exception as error:  # whatever it is, it is not worth the run
             self._excuse("checkpoint", error)
-        else:
-            checkpoints.prune(folder, self.config.keep_last)
-            self.saved = True
-        self._saved = self.tokens
+            return False
+        self.saved = True
+        return True
+
+    def prune(self) -> None:
+        """Delete all but the newest checkpoints."""
+        if self.config.checkpoint_dir is not None:
+            checkpoints.prune(self.config.checkpoint_dir, self.config.keep_last)
 
     def _excuse(self, what: str, error: Exception) -> None:
         self.checkpoint_errors.append(
@@ -264,57 +283,6 @@ class Loop:
             "The run goes on without it."
         )
 
-    def _tensors(self) -> dict[str, Tensor]:
-        own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
-        return own | {f"steps.{name}": tensor for name, tensor in self.begun().state().items()}
-
-    def _state(self) -> dict[str, Any]:
-        """Everything of a run that is no tensor, as JSON values (rows hold NaN too, which Python's JSON has)."""
-        return {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": str(self.sae.device),
-            "sae": {"cfg": self.sae.cfg.to_dict(), "metadata": self.sae.metadata.to_dict()},
-            "config": self.config.to_dict(),
-            "settings": {**self.settings.values(), "annealing": self.settings.annealing},
-            "step": self.step,
-            "tokens": self.tokens,
-            "planned": self._planned,
-            "logged": self._logged,
-            "marked": self._marked,
-            "seconds": self.clock.seconds,
-            "micro_batch": self.begun().gradients.micro_batch,
-            "rows": self.rows,
-            "events": self.events,
-            "snapshots": self.snapshots.steps,
-            "stream": {
-                "position": self._position,
-                "batch_size": self.vectors.batch_size,
-                "n_vectors": self.vectors.n_vectors,
-                "fingerprints": self.vectors.fingerprints(),
-            },
-        }
-
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go back to where a checkpoint was written: the SAE, the optimizer, the stream, the record."""
-        for name in ("step", "tokens"):
-            setattr(self, name, state[name])
-        self.rows, self.events = list(state["rows"]), list(state["events"])
-        for name, value in state["settings"].items():
-            setattr(self.settings, name, value)
-        stream = state["stream"]
-        self.vectors.batch_size, self.vectors.n_vectors = stream["batch_size"], stream["n_vectors"]
-        self._position = tuple(stream["position"])
-        self.vectors.seek(*self._position)
-        self.snapshots.take_over(state["snapshots"])
-        self.clock = Stopwatch(state["seconds"])
-        self._planned, self._logged, self._marked = state["planned"], state["logged"], state["marked"]
-        self._saved, self.saved = self.tokens, True
-        steps = self._get_ready(tensors["steps.centre"].to(self.sae.device))
-        own = self.sae.state_dict()
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                if name.startswith("sae."):
-                    own[name.removeprefix("sae.")].copy_(tensor)
-        steps.load({name.removeprefix("steps."): t for name, t in tensors.items() if name.startswith("steps.")})
-        steps.gradients.micro_batch = state["micro_batch"]
+        """Go back to where a checkpoint was written."""
+        put_back(self, state, tensors)

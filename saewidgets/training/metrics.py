@@ -29,8 +29,8 @@ COLUMNS = {
     "lr": "learning rate now",
     "sparsity": "weight of the sparsity penalty now; NaN where there is none",
     "k": "active features that are trained with now; NaN where the architecture has no k",
-    "vectors_per_second": "since the last row, without pauses",
-    "seconds": "time spent training, without pauses",
+    "vectors_per_second": "since the last row, without pauses; slower where a block of activations was read",
+    "seconds": "time since the start without pauses: reading activations, training, measuring",
     "ce_loss_recovered": "on held-out text; NaN in rows where it was not measured",
     "skipped_steps": "steps left out because of NaN or infinities, since the start",
 }
@@ -82,7 +82,9 @@ class Progress:
             return "running: reading the first activations"
         epochs = ""
         if self.epoch is not None and self.n_epochs is not None:
-            now = min(int(self.epoch) + 1, self.n_epochs) if self.tokens < self.n_tokens else self.n_epochs
+            now: float = int(self.epoch) + 1
+            if now > self.n_epochs:  # the last round is a part of one, or over
+                now = self.epoch
             epochs = f", epoch {now:.3g} of {self.n_epochs:.3g}"
             if self.n_epochs < 1:
                 epochs = f", {self.n_epochs:.2g} of an epoch"

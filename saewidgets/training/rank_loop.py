@@ -27,6 +27,7 @@ from saewidgets.training.data import Vectors
 from saewidgets.training.distributed import Ranks
 from saewidgets.training.gradients import Gradients, out_of_memory
 from saewidgets.training.loop import Loop, Score
+from saewidgets.training.saved import state_of, tensors_of
 from saewidgets.training.sharded import ShardedSteps, ShardedTopK, as_part, features_at
 from saewidgets.training.step import Steps
 
@@ -61,7 +62,7 @@ class RankLoop(Loop):
         """Whether each process has a part of the features."""
         return isinstance(self.sae.architecture, ShardedTopK)
 
-    def _get_ready(self, centre: Tensor) -> Steps:
+    def get_ready(self, centre: Tensor) -> Steps:
         steps = self._steps_from(centre)
         if self.ranks.size > 1:
             if self.config.compile:
@@ -72,25 +73,25 @@ class RankLoop(Loop):
     def _steps_from(self, centre: Tensor) -> Steps:
         architecture = self.sae.architecture
         if not isinstance(architecture, ShardedTopK):
-            return super()._get_ready(centre)
+            return super().get_ready(centre)
         if self.config.clip_norm is not None:
             raise ValueError("clip_norm needs the gradient in one piece. Take split='data', or leave it out.")
         if self.settings.lr is None:
-            self.settings.lr = self.config.peak_lr(architecture.whole.d_sae, self._planned)
-        self.steps = ShardedSteps(self.sae, self.config, self._planned, centre)
+            self.settings.lr = self.config.peak_lr(architecture.whole.d_sae, self.planned)
+        self.steps = ShardedSteps(self.sae, self.config, self.planned, centre)
         return self.steps
 
     def save(self) -> None:
         folder = self.config.checkpoint_dir
-        if folder is None or self.steps is None or self._saved == self.tokens:
+        if folder is None or self.steps is None or self.saved_at == self.tokens:
             return
         path = Path(folder) / f"{_PREFIX}{self.step:09d}"
         if self.ranks.rank == 0:
             path.mkdir(parents=True, exist_ok=True)
-            (path / _STATE).write_text(json.dumps(self._state()), encoding="utf-8")
+            (path / _STATE).write_text(json.dumps(state_of(self)), encoding="utf-8")
         self.ranks.sum(torch.zeros((), device=self.sae.device))  # no one writes before the folder is there
-        save(self._parts(self._tensors()), checkpoint_id=path, no_dist=self.ranks.size == 1)
-        self._saved = self.tokens
+        save(self._parts(tensors_of(self)), checkpoint_id=path, no_dist=self.ranks.size == 1)
+        self.saved_at = self.tokens
         if self.ranks.rank == 0:
             for old in listed(folder)[: -self.config.keep_last]:
                 shutil.rmtree(old, ignore_errors=True)

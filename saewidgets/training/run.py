@@ -29,7 +29,8 @@ class TrainingRun(BackgroundRun):
         self._loop, self._sae = loop, loop.sae
         super().__init__(loop, on_metrics, threads)
 
-    def __repr__(self) -> str:
+    @property
+    def title(self) -> str:
         cfg, hook = self._sae.cfg, self._vectors.metadata.hook_name
         return (
             f"TrainingRun({cfg.architecture}, d_sae={cfg.d_sae}, hook_name={hook!r}, n_tokens={self.config.n_tokens:_})"
@@ -74,6 +75,11 @@ class TrainingRun(BackgroundRun):
     def knobs(self) -> dict[str, Value]:
         """What `set` can change, as it is set now; None: the architecture has none, or (lr) it is yet to be chosen."""
         return self._loop.settings.values()
+
+    @property
+    def measures_ce_loss(self) -> bool:
+        """Whether CE loss recovered is measured: there is a model and text to do it with, and rows that are to."""
+        return self._loop.score is not None and bool(self.config.n_evaluations)
 
     @property
     def snapshots(self) -> list[int]:

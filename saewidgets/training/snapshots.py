@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from saewidgets.sae import SAE, SAEConfig, SAEMetadata
 
 MEMORY = 512 * 2**20
-"""Bytes that the snapshots of a run without a folder may take."""
+"""Bytes that the snapshots of a run, or a sweep, without a folder may take."""
 
 FOLDER = "snapshots"
 
@@ -38,9 +38,8 @@ class Snapshots:
     """
 
     def __init__(self, sae: SAE, n: int, n_logs: int, folder: str | os.PathLike[str] | None) -> None:
-        size = sum(_half(tensor).nbytes for tensor in sae.state_dict().values())
         if folder is None:
-            n = min(n, MEMORY // size)
+            n = min(n, fitting([sae]))
         self.folder = None if folder is None else Path(folder) / FOLDER
         self.rows = {round(n_logs * (i + 1) / n) for i in range(n)}
         self._kept: dict[int, _Kept | None] = {}  # None: it is in the folder
@@ -101,6 +100,12 @@ class Snapshots:
 
     def _file(self, step: int) -> Path:
         return (self.folder or Path()) / f"step-{step}.safetensors"
+
+
+def fitting(saes: Sequence[SAE]) -> int:
+    """How many snapshots of all of these SAEs may be kept in memory."""
+    tensors = (tensor for sae in saes for tensor in sae.state_dict().values())
+    return MEMORY // sum(_half(tensor).nbytes for tensor in tensors)
 
 
 def _half(tensor: Tensor) -> Tensor:

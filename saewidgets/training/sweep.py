@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,19 +16,24 @@ from saewidgets.training.data import TensorStream, Vectors, held_out_score
 from saewidgets.training.live import Value, events_table
 from saewidgets.training.loop import Loop
 from saewidgets.training.metrics import table as metrics_table
+from saewidgets.training.snapshots import fitting
 from saewidgets.training.start import as_callbacks, check_free
+from saewidgets.training.sweep_checkpoints import folder_of
 from saewidgets.training.sweep_loop import SweepLoop
-from saewidgets.training.sweep_table import differences, figure, label, table
+from saewidgets.training.sweep_table import Mark, differences, figure, label, marks, table
+from saewidgets.training.swept import SweptSAE
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+EXAMPLE = "sw.sweep(acts, configs, sw.TrainConfig(n_tokens=1_000_000))"
+
 
 def sweep(
     acts: Any,
     configs: Sequence[SAEConfig],
-    train_config: TrainConfig | Sequence[TrainConfig],
+    train_config: TrainConfig | Sequence[TrainConfig] | None = None,
     held_out: Sequence[str] | None = None,
     on_metrics: OnMetrics | Sequence[OnMetrics] | None = None,
     device: str | torch.device = "cpu",
@@ -45,21 +49,26 @@ def sweep(
     one block, and each step works on all of them at once. The others step one after the other on the same batch.
     Either way each SAE becomes what `train` alone would make of it on the same stream: on a CPU the same bits.
 
-    With a `checkpoint_dir`, the SAE number i has checkpoints in `checkpoint_dir/sae-i`, and
-    `resume_training` goes on with it alone. Without one, no snapshots are kept.
+    With a `checkpoint_dir`, the SAE number i has checkpoints in `checkpoint_dir/sae-i`, written when those of any are
+    due: `resume_training(checkpoint_dir, acts)` goes on with all, and given such a folder with one alone. Without a
+    `checkpoint_dir`, snapshots are kept in memory, as few as fit for all SAEs into what those of one run may take.
 
     Raises ValueError if a config does not fit the activations or the others, naming it by its number (from 0, as in
     the metrics). An SAE that fails is left with its last good weights, and the others go on to the end.
     """
     configs = _checked(configs)
+    if train_config is None:
+        raise TypeError(f"sweep needs to know how long to train: {EXAMPLE}.")
     train_configs = _one_for_each(train_config, len(configs))
+    for folder in {config.checkpoint_dir for config in train_configs}:
+        check_free(folder)
     if isinstance(acts, Tensor):
         acts = TensorStream(acts, seed=configs[0].seed)
     _check_fit(configs, getattr(acts, "d_in", None), acts)
     saes = [SAE(cfg, device=device) for cfg in configs]
+    room = fitting(saes)
+    train_configs = [_own_folder(config, i, room) for i, config in enumerate(train_configs)]
     vectors, score = Vectors(acts, saes[0]), held_out_score(acts, held_out)
-    for config in train_configs:
-        check_free(config)
     loops = [Loop(sae, vectors, config, score) for sae, config in zip(saes, train_configs, strict=True)]
     run = SweepRun(SweepLoop(loops), as_callbacks(on_metrics), torch.get_num_threads())
     run.start()
@@ -77,7 +86,8 @@ class SweepRun(BackgroundRun):
         self._loops = work
         super().__init__(work, on_metrics, threads)
 
-    def __repr__(self) -> str:
+    @property
+    def title(self) -> str:
         hook = self._vectors.metadata.hook_name
         return f"SweepRun({len(self._loops.loops)} SAEs, hook_name={hook!r}, n_tokens={self._loops.n_tokens:_})"
 
@@ -132,6 +142,12 @@ class SweepRun(BackgroundRun):
         return frame
 
     @property
+    def marks(self) -> list[Mark]:
+        """The events as they are marked on curves: what one `set` changed of several SAEs is one."""
+        loops = self._loops.loops
+        return marks(_numbered([loop.events for loop in loops]), len(loops))
+
+    @property
     def knobs(self) -> list[dict[str, Value]]:
         """What `set` can change, as it is set now, for each SAE; None: its architecture has none."""
         return [loop.settings.values() for loop in self._loops.loops]
@@ -146,13 +162,17 @@ class SweepRun(BackgroundRun):
 
     def plot(self) -> go.Figure:
         """Explained variance against L0 for all SAEs, and their curves with a line at each event: a plotly figure."""
-        loops = self._loops.loops
-        events = _numbered([loop.events for loop in loops])
-        return figure(self.labels, self.table(), self.metrics, loops[0].config.dead_window or 0, events)
+        window = self.train_configs[0].dead_window or 0
+        return figure(self.labels, self.table(), self.metrics, window, self.marks)
+
+    @property
+    def measures_ce_loss(self) -> bool:
+        """Whether CE loss recovered is measured of any of them."""
+        return any(loop.score is not None and bool(loop.config.n_evaluations) for loop in self._loops.loops)
 
     @property
     def snapshots(self) -> list[int]:
-        """The steps that `sae_at` knows, the same for all SAEs that did not fail; none without a `checkpoint_dir`."""
+        """The steps that `sae_at` knows, the same for all SAEs that did not fail."""
         return max((loop.snapshots.steps for loop in self._loops.loops), key=len)
 
     def sae_at(self, sae: int, step: int) -> SAE:
@@ -160,7 +180,11 @@ class SweepRun(BackgroundRun):
 
         ValueError for a step at which there is no snapshot of it, IndexError for a number that no SAE has.
         """
-        return self._loop(sae).snapshots.sae_at(step)
+        return self.one(sae).sae_at(step)
+
+    def one(self, sae: int) -> SweptSAE:
+        """One SAE with what is kept of it: what a view looks back at. IndexError for a number that no SAE has."""
+        return SweptSAE(self._loop(sae))
 
     def set(self, sae: int | None = None, **changes: float | bool) -> None:
         """Change `lr`, `sparsity`, `k` or `revive` of all SAEs, from the next step on; running or paused.
@@ -197,11 +221,9 @@ class SweepRun(BackgroundRun):
 
     def _what_stays(self) -> str:
         sentences = ["The SAEs keep what they have learned (run.saes)."] if self.step else []
-        if any(loop.saved for loop in self._loops.loops):
-            folder = Path(self.train_configs[0].checkpoint_dir or "").parent
-            sentences.append(
-                f"sw.resume_training('{folder}/sae-0', acts) goes on with the first one, from its last checkpoint."
-            )
+        homes = {os.path.dirname(config.checkpoint_dir or "") for config in self.train_configs}
+        if len(homes) == 1 and all(loop.saved for loop in self._loops.loops):
+            sentences.append(f"sw.resume_training({homes.pop()!r}, acts) goes on from the last checkpoints.")
         return " ".join(sentences)
 
 
@@ -223,7 +245,7 @@ def _checked(configs: Sequence[SAEConfig]) -> list[SAEConfig]:
 
 
 def _one_for_each(train_config: TrainConfig | Sequence[TrainConfig], n: int) -> list[TrainConfig]:
-    """The TrainConfig of each SAE, with a folder of its own."""
+    """The TrainConfig of each SAE."""
     given = list(train_config) if isinstance(train_config, Sequence) else [train_config] * n
     wrong = next((config for config in given if not isinstance(config, TrainConfig)), None)
     if wrong is not None:
@@ -236,13 +258,13 @@ def _one_for_each(train_config: TrainConfig | Sequence[TrainConfig], n: int) -> 
                 f"The SAEs of a sweep train on the same vectors, but n_tokens is {given[0].n_tokens:,} for number 0 "
                 f"and {config.n_tokens:,} for number {i}. Give all the same, or make two sweeps."
             )
-    return [_own_folder(config, i) for i, config in enumerate(given)]
+    return given
 
 
-def _own_folder(config: TrainConfig, number: int) -> TrainConfig:
+def _own_folder(config: TrainConfig, number: int, room: int) -> TrainConfig:
     if config.checkpoint_dir is None:
-        return config.replace(n_snapshots=0)  # those of many SAEs would fill the memory
-    return config.replace(checkpoint_dir=os.path.join(config.checkpoint_dir, f"sae-{number}"))
+        return config.replace(n_snapshots=min(config.n_snapshots, room))  # the same steps for all, large and small
+    return config.replace(checkpoint_dir=folder_of(config.checkpoint_dir, number))
 
 
 def _check_fit(configs: Sequence[SAEConfig], d_in: int | None, acts: Any) -> None:

@@ -18,6 +18,7 @@ from saewidgets.training.loop import Loop
 from saewidgets.training.stack import Stack, own_memory, stack_key
 from saewidgets.training.step import Step
 from saewidgets.training.subscribers import Stopwatch
+from saewidgets.training.sweep_checkpoints import Saved
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class SweepLoop:
     def __init__(self, loops: Sequence[Loop]) -> None:
         self.loops, self.vectors, self.clock = list(loops), loops[0].vectors, Stopwatch()
         self.errors: dict[int, Exception] = {}
-        self._calls = 0  # of `set`: they number its events
+        self._calls = self._saves = 0  # of `set`: they number its events; of `save`
         self.stacks: list[tuple[list[int], Stack]] = []
         by_key: dict[object, list[int]] = {}
         for i, loop in enumerate(self.loops):
@@ -62,7 +63,7 @@ class SweepLoop:
         if not self.errors:
             return None
         told = "; ".join(
-            f"number {i} at step {self.loops[i].step}: {str(error).rstrip('.') or type(error).__name__}"
+            f"number {i} at step {self.loops[i].step}: {_said(error).rstrip('.')}"
             for i, error in sorted(self.errors.items())
         )
         failure = RuntimeError(f"{len(self.errors)} of {len(self.loops)} SAEs failed ({told})")
@@ -93,7 +94,9 @@ class SweepLoop:
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, may_go_on: Callable[[], bool]) -> bool:
-        """Get all ready from the same first vectors; False if `may_go_on` said no."""
+        """Get all ready from the same first vectors, if that was not done; False if `may_go_on` said no."""
+        if self._lead.steps is not None:
+            return True
         sample = self.vectors.sample(self.n_tokens, may_go_on)
         if sample is None:
             return False
@@ -174,14 +177,33 @@ class SweepLoop:
         return rows
 
     def save_if_due(self) -> None:
-        """Write the checkpoints that are due."""
-        for i in self.going:
-            self._guarded(i, Loop.save_if_due)
+        """Write a checkpoint of each, when it is time for one of them: a sweep goes on from those of one moment."""
+        if any(self.loops[i].save_due for i in self.going):
+            self.save()
 
     def save(self) -> None:
-        """Write a checkpoint of each, in a folder of its own."""
-        for i in self.going:
-            self._guarded(i, Loop.save)
+        """Write a checkpoint of each, in a folder of its own; of one that failed, once, what it is left with.
+
+        Old ones are deleted when all are there, so that at each moment there is a save of all to go on from.
+        """
+        self._saves += 1
+        errors = {str(i): _said(error) for i, error in self.errors.items()}
+        part = {"many": len(self.loops), "save": self._saves, "errors": errors, "calls": self._calls}
+        written = [loop.write(sweep={"number": i, **part}) for i, loop in enumerate(self.loops)]
+        if all(written):
+            for i in self.going:
+                self.loops[i].prune()
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to where a save was written."""
+        self.errors = {i: RuntimeError(said) for i, said in saved.errors.items()}
+        self._calls, self._saves = saved.calls, saved.saves
+        # those that failed first: the stream then stands where the others are
+        for i in sorted(range(len(self.loops)), key=lambda i: i not in self.errors):
+            self.loops[i].restore(saved.members[i].state, saved.members[i].tensors)
+        self.clock = self._lead.clock
+        for loop in self.loops:
+            loop.clock = self.clock
 
     def fold(self) -> None:
         """Leave each SAE in the units of the data, and in memory of its own."""
@@ -206,6 +228,10 @@ class SweepLoop:
         failure = self.failure
         if failure is not None and not self.going:
             raise failure
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _finish(loop: Loop, step: Step, x: Tensor, losses: Losses, gradients: list[Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saewidgets.sae import SAEConfig
 from saewidgets.sae.architectures import get_architecture
@@ -94,22 +94,29 @@ def frontier(l0: Sequence[float], explained_variance: Sequence[float]) -> list[i
     return best
 
 
-def marks(events: Sequence[tuple[int, Mapping[str, Any]]], n: int) -> list[tuple[str, int]]:
-    """Events, each with the number of its SAE, as (words, tokens). What one `set` did to several is one mark.
+class Mark(NamedTuple):
+    """What one `set` changed, on the curves."""
+
+    label: str
+    step: int
+    tokens: int
+
+
+def marks(events: Sequence[tuple[int, Mapping[str, Any]]], n: int) -> list[Mark]:
+    """Events, each with the number of its SAE, as marks. What one `set` did to several is one.
 
     In the order of the calls. An event that no call made ("call" is None) is the same for all that have it at a step.
     """
     together: dict[tuple[Any, ...], list[tuple[int, Mapping[str, Any]]]] = {}
     for sae, event in sorted(events, key=lambda pair: (pair[1]["tokens"], pair[1]["call"] or 0)):
         together.setdefault((event["tokens"], event["call"], event["name"], event["new"]), []).append((sae, event))
-    told: list[tuple[str, int]] = []
+    told: list[Mark] = []
     for (tokens, _, name, _), same in together.items():
-        olds = {event["old"] for _, event in same}
         words = event_label(same[0][1])
-        if len(olds) > 1:
+        if len({event["old"] for _, event in same}) > 1:
             words = f"{str(name).replace('_', ' ')} →{words.rpartition('→')[2]}"
         who = "" if len(same) == n else f"{', '.join(str(sae) for sae, _ in same)}: "
-        told.append((who + words, tokens))
+        told.append(Mark(who + words, same[0][1]["step"], tokens))
     return told
 
 
@@ -118,12 +125,12 @@ def figure(
     summary: pd.DataFrame,
     metrics: pd.DataFrame,
     dead_window: int,
-    events: Sequence[tuple[int, Mapping[str, Any]]] = (),
+    changes: Sequence[Mark] = (),
 ) -> go.Figure:
     """Explained variance against L0, a point per SAE, and the curves of all, as a plotly figure.
 
-    `summary` as `table` gives it, `metrics` with a column `sae`, `events` each with the number of its SAE: a line in
-    every panel of curves.
+    `summary` as `table` gives it, `metrics` with a column `sae`, `changes` as `marks` gives them: a line each in every
+    panel of curves.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -156,7 +163,7 @@ def figure(
                 legendgroup=str(i), showlegend=place == 1,
             )  # fmt: skip
             fig.add_trace(curve, row=place // 2 + 1, col=place % 2 + 1)
-    for number, (text, tokens) in enumerate(marks(events, len(labels))):
+    for number, (text, _, tokens) in enumerate(changes):
         for row, col in ((1, 2), (2, 1), (2, 2)):
             fig.add_vline(x=tokens, line_dash="dot", line_color="#888888", line_width=1, row=row, col=col)
         fig.add_annotation(

@@ -17,14 +17,14 @@ def training_run(run: TrainingRun) -> Bundle:
     """A TrainingMonitor."""
     from saewidgets.widgets.training_monitor import TrainingMonitor
 
-    return _of(TrainingMonitor(run), repr(run))
+    return _of(TrainingMonitor(run), run.title)
 
 
 def sweep_run(run: SweepRun) -> Bundle:
     """A SweepMonitor."""
     from saewidgets.widgets.sweep_monitor import SweepMonitor
 
-    return _of(SweepMonitor(run), repr(run))
+    return _of(SweepMonitor(run), run.title)
 
 
 def feature_index(index: FeatureIndex) -> Bundle:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     from saewidgets.activations.sources import Texts
     from saewidgets.features import TextSample
-    from saewidgets.sae import SAE
-    from saewidgets.training import TrainingRun
+    from saewidgets.sae import SAE, SAEConfig, SAEMetadata
 
 SAMPLE = 20_000
 """Tokens that a feature's strongest examples are looked up in."""
@@ -39,11 +39,27 @@ SAES_KEPT = 256 << 20
 """Bytes of the snapshots' SAEs that are kept: all 20 of 288 x 2,304 (106 MB), or 2 of 768 x 16,384."""
 
 
+class Past(Protocol):
+    """What can be looked back at: a run, or one SAE of a sweep."""
+
+    @property
+    def cfg(self) -> SAEConfig: ...
+    @property
+    def metadata(self) -> SAEMetadata: ...
+    @property
+    def acts(self) -> Any: ...
+    @property
+    def sae(self) -> SAE: ...
+    @property
+    def snapshots(self) -> list[int]: ...
+    def sae_at(self, step: int) -> SAE: ...
+
+
 class LookBack:
     """What the snapshots of a run make of some text. Plain Python.
 
     Args:
-        run: The run; it may be at any point.
+        run: The run, or one SAE of a sweep; it may be at any point.
         model: The bridge that the activations come from; None: the one that the run's stream reads, if it has one that
             reads text.
         texts: What a feature's examples are looked up in, up to SAMPLE tokens; None: what the run's stream holds out,
@@ -55,15 +71,26 @@ class LookBack:
         TypeError: a single string, or something else that is no list of texts.
     """
 
-    def __init__(self, run: TrainingRun, model: TransformerBridge | None, texts: Texts | None) -> None:
+    def __init__(self, run: Past, model: TransformerBridge | None, texts: Texts | None) -> None:
         self.run = run
         given = model if model is not None else _own_model(run)
         self.model: Any = None if given is None else share(given)
         if self.model is not None:
             self.site = check_fits(run.sae, self.model)
-        self.two_sided = get_architecture(run.cfg.architecture).without_signs(run.cfg) is not None
-        """Whether the run's SAE has signed codes. It is looked back at with a feature for each sign, see `sae_at`."""
         self._sample = self._sample_of(texts)
+        self._begin()
+
+    def at(self, run: Past) -> LookBack:
+        """The same text, read once, looked back at with another SAE of the same hook."""
+        other = copy.copy(self)
+        other.run = run
+        other._begin()
+        return other
+
+    def _begin(self) -> None:
+        run = self.run
+        self.two_sided = two_sided(run.cfg)
+        """Whether the run's SAE has signed codes. It is looked back at with a feature for each sign, see `sae_at`."""
         self.d_sae = run.cfg.d_sae * (2 if self.two_sided else 1)
         """Features that are looked back at."""
         self._saes: dict[int, SAE] = {}
@@ -100,7 +127,6 @@ class LookBack:
 
         There d_sae + i is the negative side of feature i, which would else count as silence.
 
-
         Raises ValueError for a step that is not one of the run's snapshots.
         """
         kept = self._saes.get(step)
@@ -130,7 +156,7 @@ class LookBack:
             traitlets.TraitError: there is no such feature.
         """
         if self.model is None:
-            raise ValueError("This monitor has no model to read a prompt with: TrainingMonitor(run, model=model).")
+            raise ValueError("This monitor has no model to read a prompt with. Make it with one: model=model.")
         if not steps:
             raise ValueError("The run has no snapshot yet to read the prompt with.")
         feature_in_range(feature, self.d_sae)
@@ -172,7 +198,7 @@ class LookBack:
         """
         if self._sample is None:
             raise ValueError(
-                "This monitor has no text to look for examples in: TrainingMonitor(run, model=model, texts=texts)."
+                "This monitor has no text to look for examples in. Make it with some: model=model, texts=texts."
             )
         feature_in_range(feature, self.d_sae)
         self.looked_up = True
@@ -198,7 +224,12 @@ class LookBack:
         return {**about, **result}, buffers
 
 
-def _check_vocabulary(run: TrainingRun, model: Any) -> None:
+def two_sided(cfg: SAEConfig) -> bool:
+    """Whether codes have signs, so that there are two things to look at for each feature."""
+    return get_architecture(cfg.architecture).without_signs(cfg) is not None
+
+
+def _check_vocabulary(run: Past, model: Any) -> None:
     """Raise ValueError unless the token ids of the run's stream are those of `model`."""
     own = getattr(run.acts, "model", None)
     if own is not None and share(own) is model:
@@ -212,11 +243,11 @@ def _check_vocabulary(run: TrainingRun, model: Any) -> None:
         raise ValueError(
             f"The run's text is kept as token ids of {read_by or 'a model without a name'}, and "
             f"{model.cfg.model_name!r} may have another vocabulary. Pass the text to look for examples in: "
-            "TrainingMonitor(run, model=model, texts=texts)."
+            "texts=texts."
         )
 
 
-def _own_model(run: TrainingRun) -> Any:
+def _own_model(run: Past) -> Any:
     """The model of the run's stream; None where it has none, or one that cannot read text for this SAE."""
     model = getattr(run.acts, "model", None)
     if model is None:

@@ -30,6 +30,7 @@ COLUMNS = (
 )
 """What of a run's metrics travels to the screen, in this order."""
 
+
 class TrainingMonitorView(RunView):
     """What a monitor shows of one run, and what may be done to it. Plain Python.
 
@@ -76,7 +77,7 @@ class TrainingMonitorView(RunView):
         if since < 0:
             raise ValueError(f"Events are counted from 0, got since={since}.")
         events = self.run.events.to_dict("records")[since:]
-        told = [{"step": int(event["step"]), "label": _mark(event)} for event in events]
+        told = [{"step": int(event["step"]), "label": label(event)} for event in events]
         return {"since": since, "events": told}, []
 
     def history(self, prompt: str, steps: Sequence[int], feature: int | None = None) -> Answer:
@@ -123,19 +124,9 @@ class TrainingMonitorView(RunView):
             "d_sae": cfg.d_sae,
             "hook_name": metadata.hook_name,
             "model_name": metadata.model_name,
+            "measures_ce_loss": self.run.measures_ce_loss,
             "reads": self.back.model is not None,
             "d_looked": self.back.d_sae,
             "two_sided": self.back.two_sided,
             "n_sampled": self.back.n_sampled,
         }
-
-
-def _mark(event: dict[str, Any]) -> str:
-    """What was changed, in a few words that fit beside a curve: "lr 0.00354 → 0.002", "revive on → off"."""
-    if isinstance(event["new"], bool):
-        return label({**event, **{name: "on" if event[name] else "off" for name in ("old", "new")}})
-    if event["old"] is None or event["old"] != event["old"]:  # a learning rate that was yet to be chosen
-        return f"{event['name']} {event['new']:g}"
-    if event["name"] in ("lr", "sparsity"):
-        return label({**event, **{name: float(f"{event[name]:.3g}") for name in ("old", "new")}})
-    return label(event)

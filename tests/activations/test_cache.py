@@ -79,6 +79,10 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_block(folder: Path) -> No
         sought = list(again.batches(1, start))
         assert len(sought) == len(whole) - start
         assert all(torch.equal(a, b) for a, b in zip(sought, whole[start:], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(cache.batches(1, takes=9 * 50), whole, strict=True))
+    short = list(cache.batches(1, takes=120))  # three batches: a block of its own
+    assert not torch.equal(short[0], whole[0])
+    assert torch.equal(torch.cat(short).sort(0).values, torch.cat(whole).sort(0).values)
     assert not torch.equal(whole[0], next(cache.batches(0)))
     assert not torch.equal(whole[0], next(sw.ActivationCache.open(folder, 50, seed=1, block_batches=9).batches(1)))
     with pytest.raises(ValueError, match="start=9999 is out of range"):

@@ -46,6 +46,32 @@ def test_seeking_gives_what_skipping_gives(acts: sw.ActivationStream) -> None:
         acts.batches(start=9999)
 
 
+def test_a_reader_of_less_than_a_block_waits_for_no_more_than_it_takes(
+    acts: sw.ActivationStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    fill = sw.ActivationStream.fill
+
+    def counted(self: Any, epoch: int, memory: Any, low: int, high: int, **options: Any) -> None:
+        read.append(high - low)
+        fill(self, epoch, memory, low, high, **options)
+
+    monkeypatch.setattr(sw.ActivationStream, "fill", counted)
+    usual = list(acts)
+    longest, read[:] = read[0], []
+    short = acts.batches(takes=3 * 64 - 5)
+    few = [next(short) for _ in range(3)]
+    assert read == [3 * 64] and longest >= 7 * 64
+    front = torch.cat(usual[: longest // 64])
+    assert all((front - row).abs().amax(1).min() < 1e-3 for batch in few for row in batch[:3])  # the same text's
+    assert torch.equal(torch.cat(few[1:]), torch.cat([*acts.batches(start=1, takes=3 * 64 - 5)][:2]))  # sought
+    # who goes on after all finds the rest, each vector once
+    all_of_it = [*few, *short]
+    assert torch.allclose(sorted_rows(torch.cat(all_of_it)), sorted_rows(torch.cat(usual)), atol=1e-3)
+    for takes in (None, longest, 10 * longest):
+        assert all(torch.equal(a, b) for a, b in zip(acts.batches(takes=takes), usual, strict=True))
+
+
 def test_two_iterations_at_once_do_not_disturb_each_other(acts: sw.ActivationStream) -> None:
     expected = list(acts)
     one, two = iter(acts), iter(acts)
@@ -151,7 +177,7 @@ def test_short_texts_are_padded_and_only_all_too_short_is_refused(demo_model: An
     (batch,) = list(acts)
     assert len(batch) == acts.n_vectors < acts.batch_size
     bos = demo_model.tokenizer.bos_token_id
-    with pytest.raises(ValueError, match="too short: with position 0 left out"):
+    with pytest.raises(ValueError, match=r"too short: with exclude_positions=\(0,\) no token gives"):
         sw.ActivationStream(demo_model, [[5]], HOOK, prepend_bos=False)
     with pytest.raises(ValueError, match="texts are empty"):
         sw.ActivationStream(demo_model, [[bos]], HOOK)
@@ -192,3 +218,16 @@ def test_fingerprints_name_what_decides_the_batches(
         changed = acts.fingerprints()
         weight[0, 0] = kept
     assert [name for name in before if before[name] != changed[name]] == ["model weights"]
+
+
+def test_a_word_that_is_not_there_and_one_that_is_left_out_are_named(demo_model: Any, texts: list[str]) -> None:
+    with pytest.raises(
+        TypeError, match=r"no option 'layer'\. Give 'hook_name': sw\.ActivationStream\(.*\)\. Its options"
+    ):
+        sw.ActivationStream(demo_model, texts, layer=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'batchsize'\. Did you mean 'batch_size'\?"):
+        sw.ActivationStream(demo_model, texts, HOOK, batchsize=8)  # type: ignore[call-arg]
+    with pytest.raises(
+        TypeError, match=r"ActivationStream needs hook_name: sw\.ActivationStream\(model, texts, hook_name"
+    ):
+        sw.ActivationStream(demo_model, texts=texts)  # type: ignore[call-arg]

@@ -209,6 +209,11 @@ def test_a_sweep_shows_all_its_saes_as_they_train(open_notebook: Callable[..., N
     expect(root.locator(".sw-line.sw-strong")).to_have_count(3)
     root.get_by_role("button", name="pause").click()
     page.wait_for("print(sweep.state)", "paused")
+    page.run_cell("sweep.set(lr=1e-3); sweep.set(sae=2, k=6)")
+    expect(root.locator(".sw-moment-label", has_text="2: k 8 → 6")).to_have_count(3)  # on each picture of curves
+    root.get_by_role("slider", name="look back").press("Home")
+    expect(root.locator(".sw-foot")).to_contain_text("Everything as it was at step")
+    expect(root.locator(".sw-health")).to_contain_text("explained variance")
     for theme in ("dark", "light"):
         page.set_theme(theme)
         page.screenshot(f"sweep_monitor_{theme}", root)

@@ -52,7 +52,7 @@ def test_unknown_and_missing_keywords_are_named() -> None:
         SAEConfig(d_in=12)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"no option 'expansion_factor'. Give the width itself: d_sae=8 \* d_in"):
         SAEConfig(d_in=12, expansion_factor=8)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="k must be a whole number, got 4.0. Write 4."):
+    with pytest.raises(TypeError, match="k must be a whole number"):
         SAEConfig(d_in=12, d_sae=40, k=4.0)  # type: ignore[arg-type]
 
 

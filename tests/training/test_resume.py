@@ -19,6 +19,7 @@ import saewidgets as sw
 from saewidgets.sae.architectures import architectures
 from saewidgets.training import TensorStream, TrainConfig, TrainingRun, checkpoints, resume_training, train
 from saewidgets.training.loop import Loop
+from saewidgets.training.saved import tensors_of
 
 from .toy import D_IN, Then, ToyStream, stop_when, toy_sae
 
@@ -47,7 +48,7 @@ def same(one: TrainingRun, other: TrainingRun) -> None:
     assert one.sae.fingerprint() == other.sae.fingerprint() and one.sae.metadata == other.sae.metadata
     pd.testing.assert_frame_equal(one.metrics.drop(columns=CLOCK), other.metrics.drop(columns=CLOCK), check_exact=True)
     pd.testing.assert_frame_equal(one.events, other.events)
-    ours, theirs = one._loop._tensors(), other._loop._tensors()
+    ours, theirs = tensors_of(one._loop), tensors_of(other._loop)
     assert ours.keys() == theirs.keys() and any("exp_avg_sq" in name or "momentum" in name for name in ours)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

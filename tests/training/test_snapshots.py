@@ -10,7 +10,7 @@ import torch
 
 from saewidgets.sae import SAEConfig
 from saewidgets.sae.architectures import architectures
-from saewidgets.training import TrainConfig, resume_training, train
+from saewidgets.training import TrainConfig, resume_training, sweep, train
 from saewidgets.training import snapshots as module
 from saewidgets.training.snapshots import Snapshots
 
@@ -54,6 +54,18 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert none.snapshots == []
     with pytest.raises(ValueError, match="There are snapshots of steps: none yet"):
         none.sae_at(1)
+
+
+def test_those_of_a_sweep_share_the_memory_and_have_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [SAEConfig(d_in=D_IN, d_sae=d_sae, k=4) for d_sae in (64, 128)]
+    sizes = [2 * 2 * D_IN * n + 4 * (n + D_IN + 1) for n in (64, 128)]
+    monkeypatch.setattr(module, "MEMORY", 3 * sum(sizes) + 1)
+    run = sweep(ToyStream(), configs, TrainConfig(n_tokens=20_000, n_snapshots=50, n_logs=12))
+    run.wait()
+    assert len(run.snapshots) == 3 and run.one(0).snapshots == run.one(1).snapshots == run.snapshots
+    last = run.snapshots[-1]
+    assert torch.allclose(run.sae_at(1, last).W_dec, run.saes[1].W_dec, rtol=2e-3, atol=1e-3)
+    assert (run.one(1).cfg, run.one(1).metadata, run.one(1).acts.d_in) == (configs[1], run.metadata, D_IN)
 
 
 def test_they_outlive_the_process_and_a_damaged_one_is_named(tmp_path: Path) -> None:

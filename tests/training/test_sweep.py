@@ -100,10 +100,11 @@ def test_metrics_table_labels_and_plot() -> None:
     assert summary.l0[2] == last.l0 and summary.explained_variance[2] == last.explained_variance
     assert summary.error.tolist() == ["", "", ""]
     assert run.labels == ["0: topk, k=4, seed=0", "1: relu, seed=0", "2: topk, k=8, seed=1"]
-    assert repr(run) == "SweepRun(3 SAEs, hook_name='toy.hook', n_tokens=20_001)"
+    assert run.title == "SweepRun(3 SAEs, hook_name='toy.hook', n_tokens=20_001)"
+    assert repr(run) == f"{run.title[:-1]}, state='finished', step=79)"
     points = [trace for trace in run.plot().data if "markers" in trace.mode]
     assert [trace.x[0] for trace in points] == summary.l0.tolist() and len(run.plot().data) == 1 + 3 * 4
-    assert sweep_run(run)["text/plain"] == repr(run)
+    assert sweep_run(run)["text/plain"] == run.title
 
 
 def test_a_table_and_a_plot_before_the_first_row() -> None:
@@ -140,7 +141,7 @@ def test_pause_holds_all_resume_goes_on_and_stop_keeps_what_was_learned() -> Non
     assert run.state == "stopped" and step < run.step < run.n_steps
     assert run.progress.step == run.step and run.progress.n_tokens == 2_000_000
     assert run.metrics.groupby("sae").tokens.max().tolist() == [run.tokens] * 3
-    assert ("paused", repr(run)) in heard and heard[-1] == ("stopped", repr(run))
+    assert ("paused", run.title) in heard and heard[-1] == ("stopped", run.title)
 
 
 def test_an_sae_of_a_sweep_is_in_no_other_run_until_the_sweep_is_over() -> None:
@@ -202,7 +203,7 @@ def test_each_has_checkpoints_of_its_own_from_which_it_goes_on_alone_bit_for_bit
     assert run.sae_at(1, step).metadata.extra["step"] == step and run.sae_at(1, step).cfg.k == 8
     with pytest.raises(IndexError, match="0 to 1"):
         run.sae_at(2, step)
-    with pytest.raises(ValueError, match="sae-0 holds checkpoints of a run already"):
+    with pytest.raises(ValueError, match="sae-0 holds checkpoints of a sweep already"):
         sweep(ToyStream(), [cfg(k=4)], config)
     rest = Counted()
     again = resume_training(tmp_path / "sweep" / "sae-1", rest, allow_unverified=True)
@@ -261,6 +262,7 @@ def test_transcoders_train_on_pairs() -> None:
         (cfg(), CONFIG, "list of SAEConfigs, got SAEConfig"),
         ([cfg(), {"k": 4}], CONFIG, "list of SAEConfigs, got dict"),
         ([cfg(), cfg()], [CONFIG], "2 SAEs, but 1 TrainConfigs"),
+        ([cfg()], None, r"needs to know how long to train: sw.sweep\(acts, configs, sw.TrainConfig"),
         ([cfg()], {"n_tokens": 5}, "needs a TrainConfig, or one for each SAE, got dict"),
         ([cfg(), cfg()], [CONFIG, CONFIG.replace(n_tokens=9)], "n_tokens is 20,001 for number 0 and 9 for number 1"),
         ([cfg(), cfg(architecture="relu")], CONFIG.replace(k_anneal_from=8), "'relu' has no k"),

@@ -47,21 +47,22 @@ def test_a_row_has_the_last_value_that_was_measured() -> None:
 def changes(*made: tuple[int | None, int, str, Any, Any], tokens: int = 512) -> list[tuple[int, dict[str, Any]]]:
     """Events (call, SAE, name, old, new), as a sweep sorts them: by their SAE."""
     told = [
-        (sae, {"tokens": tokens, "name": name, "old": old, "new": new, "call": n}) for n, sae, name, old, new in made
+        (sae, {"step": tokens // 2, "tokens": tokens, "name": name, "old": old, "new": new, "call": n})
+        for n, sae, name, old, new in made
     ]
     return sorted(told, key=lambda pair: pair[0])
 
 
 def test_each_call_is_a_mark_of_its_own_in_the_order_of_the_calls() -> None:
     one_then_all = changes((1, 0, "k", 4, 6), (2, 0, "k", 6, 6), (2, 1, "k", 8, 6), (2, 2, "k", 4, 6))
-    assert marks(one_then_all, 3) == [("0: k 4 → 6", 512), ("k → 6", 512)]
+    assert marks(one_then_all, 3) == [("0: k 4 → 6", 256, 512), ("k → 6", 256, 512)]
     last_then_all = changes((1, 2, "lr", 0.002, 0.001), *[(2, sae, "k", 4, 6) for sae in range(3)])
-    assert marks(last_then_all, 3) == [("2: lr 0.002 → 0.001", 512), ("k 4 → 6", 512)]
+    assert marks(last_then_all, 3) == [("2: lr 0.002 → 0.001", 256, 512), ("k 4 → 6", 256, 512)]
     to_and_fro = changes((1, 0, "lr", 1e-3, 5e-4), (2, 0, "lr", 5e-4, 1e-3), (3, 0, "lr", 1e-3, 5e-4))
     words = ["0: lr 0.001 → 0.0005", "0: lr 0.0005 → 0.001", "0: lr 0.001 → 0.0005"]
-    assert [text for text, _ in marks(to_and_fro, 2)] == words
+    assert [mark.label for mark in marks(to_and_fro, 2)] == words
     both = changes((1, 0, "lr", 0.002, 0.001), (1, 0, "k", 4, 6), (1, 1, "lr", 0.002, 0.001), (1, 1, "k", 8, 6))
-    assert marks(both, 3) == [("0, 1: lr 0.002 → 0.001", 512), ("0, 1: k → 6", 512)]
+    assert marks(both, 3) == [("0, 1: lr 0.002 → 0.001", 256, 512), ("0, 1: k → 6", 256, 512)]
 
 
 def test_what_no_call_made_is_one_mark_for_all_that_have_it_at_a_step() -> None:
@@ -69,4 +70,4 @@ def test_what_no_call_made_is_one_mark_for_all_that_have_it_at_a_step() -> None:
         *changes(*[(None, sae, "stacked", True, False) for sae in (0, 2)]),
         *changes((None, 1, "k", 4, 2), tokens=9),
     ]
-    assert marks(apart, 3) == [("1: k 4 → 2", 9), ("0, 2: stacked True → False", 512)]
+    assert marks(apart, 3) == [("1: k 4 → 2", 4, 9), ("0, 2: stacked on → off", 256, 512)]

@@ -23,5 +23,5 @@ def test_a_sweep_shows_its_monitor() -> None:
     run = sweep(vectors, [SAEConfig(d_in=8, d_sae=16, k=k) for k in (2, 4)], TrainConfig(n_tokens=1000))
     run.wait()
     bundle = display.sweep_run(run)
-    assert bundle["text/plain"] == repr(run) == "SweepRun(2 SAEs, hook_name=None, n_tokens=1_000)"
+    assert bundle["text/plain"] == run.title == "SweepRun(2 SAEs, hook_name=None, n_tokens=1_000)"
     assert "application/vnd.jupyter.widget-view+json" in bundle

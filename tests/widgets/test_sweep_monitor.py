@@ -81,7 +81,8 @@ def test_a_snapshot_holds_the_rows_of_all(run: sw.SweepRun) -> None:
     taken = monitor.snapshot()
     assert taken["text"] == "SweepMonitor(saes=3, hook_name=None)"
     assert taken["state"]["sae"] == 1 and taken["state"]["progress"]["state"] == "finished"
-    (answer,) = taken["answers"]
+    answer, events = taken["answers"]
+    assert (events["method"], events["result"]["events"]) == ("events", [])
     assert answer["params"] == {"since": [0, 0, 0]}
     rows = sum(taken["state"]["progress"]["rows"])
     assert rows and len(answer["buffers"][0]) == rows * len(COLUMNS) * 4
@@ -97,6 +98,28 @@ def test_a_monitor_pauses_and_stops_a_sweep_and_follows_it() -> None:
     run.wait(30)
     assert (run.state, monitor.state, monitor.step) == ("stopped", "stopped", run.step)
     assert run.callback_errors == []
+
+
+def test_what_a_call_changed_is_marked_once_where_it_was_changed() -> None:
+    run = sw.sweep(VECTORS, CONFIGS[:2], sw.TrainConfig(n_tokens=50_000_000))
+    monitor = SweepMonitor(run)
+    run.pause()
+    step = run.step
+    run.set(lr=1e-3)
+    run.set(sae=1, k=3)
+    assert monitor.progress["events"] == 2
+    assert [sae["label"] for sae in monitor._about["saes"]] == ["0: k=2", "1: k=3"] == run.labels
+    lr, k = monitor.answer("events", {"since": 0})[0]["events"]
+    assert (lr["step"], k) == (step, {"step": step, "label": "1: k 4 → 3"}) and lr["label"].endswith(" 0.001")
+    assert monitor.answer("events", {"since": 1}) == ({"since": 1, "events": [k]}, [])
+    with pytest.raises(ValueError, match="counted from 0"):
+        monitor.answer("events", {"since": -1})
+    run.stop()
+    assert run.wait(30)
+
+
+def test_whether_ce_loss_is_measured_is_told(run: sw.SweepRun) -> None:
+    assert SweepMonitorView(run).about()["measures_ce_loss"] is False  # bare vectors have no model
 
 
 def test_an_sae_that_failed_says_why(run: sw.SweepRun, monkeypatch: pytest.MonkeyPatch) -> None:

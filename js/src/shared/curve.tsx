@@ -107,9 +107,7 @@ export function Curve({ name, label, x, y, format, log = false, include = [], cl
             <line class="sw-axis" x1={0} x2={WIDTH} y1={height - 0.5} y2={height - 0.5} />
             <path class="sw-line" d={line} />
             {dots && <path class="sw-dots" d={dots} />}
-            {placed.map(({ share }, i) => (
-              <line key={i} class="sw-moment" x1={share * WIDTH} x2={share * WIDTH} y1={0} y2={height} />
-            ))}
+            <MomentLines placed={placed} width={WIDTH} height={height} />
             {at !== null && read >= 0 && (
               <>
                 <line class="sw-cross" x1={px(at)} x2={px(at)} y1={0} y2={height} />
@@ -117,16 +115,7 @@ export function Curve({ name, label, x, y, format, log = false, include = [], cl
               </>
             )}
           </svg>
-          {placed.map(({ share, label, line }, i) => line !== null && (
-            <span
-              key={i}
-              class="sw-moment-label"
-              aria-hidden="true"
-              style={{ top: `${line * LINE}px`, ...(share > 0.5 ? { right: `${(1 - share) * 100}%` } : { left: `${share * 100}%` }) }}
-            >
-              {label}
-            </span>
-          ))}
+          <MomentLabels placed={placed} />
         </div>
       </div>
     </figure>
@@ -152,8 +141,44 @@ export function extent(y: Float32Array, include: readonly number[], clip: readon
   return [low, high];
 }
 
+/** A moment on the axis, by its share of it, and the line of text that its label stands in; null: there is no room for it. */
+interface Placed {
+  share: number;
+  label: string;
+  line: number | null;
+}
+
+/** A thin line at each moment, inside a picture's svg. */
+export function MomentLines({ placed, width, height }: { placed: readonly Placed[]; width: number; height: number }) {
+  return (
+    <>
+      {placed.map(({ share }, i) => (
+        <line key={i} class="sw-moment" x1={share * width} x2={share * width} y1={0} y2={height} />
+      ))}
+    </>
+  );
+}
+
+/** The labels of the moments, beside the svg. */
+export function MomentLabels({ placed }: { placed: readonly Placed[] }) {
+  return (
+    <>
+      {placed.map(({ share, label, line }, i) => line !== null && (
+        <span
+          key={i}
+          class="sw-moment-label"
+          aria-hidden="true"
+          style={{ top: `${line * LINE}px`, ...(share > 0.5 ? { right: `${(1 - share) * 100}%` } : { left: `${share * 100}%` }) }}
+        >
+          {label}
+        </span>
+      ))}
+    </>
+  );
+}
+
 /** Labels beside their lines, right of them in the left half; one that would run into another goes a line down, or is left out. */
-export function place(marks: readonly { share: number; label: string }[]): { share: number; label: string; line: number | null }[] {
+export function place(marks: readonly { share: number; label: string }[]): Placed[] {
   const taken: [number, number][][] = Array.from({ length: LINES }, () => []);
   return marks.map(({ share, label }) => {
     const long = label.length * LETTER;

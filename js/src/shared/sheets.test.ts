@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import browser from "../feature_browser/look.css";
 import dashboard from "../feature_dashboard/look.css";
 import panel from "../steering_panel/look.css";
+import sweep from "../sweep_monitor/look.css";
 import heatmap from "../token_heatmap/look.css";
 import monitor from "../training_monitor/look.css";
 import shared from "./look.css";
@@ -17,6 +18,7 @@ test.each([
   ["sw-feature-browser", browser],
   ["sw-feature-dashboard", dashboard],
   ["sw-steering-panel", panel],
+  ["sw-sweep-monitor", sweep],
   ["sw-token-heatmap", heatmap],
   ["sw-training-monitor", monitor],
 ])("every rule of %s begins with its root", (name, sheet) => {
@@ -27,4 +29,9 @@ test.each([
 
 test("every rule of the shared sheet stands under the root", () => {
   expect(selectors(shared).filter((selector) => !/^\.sw-root(\.sw-root)?($|[ [])/.test(selector))).toEqual([]);
+});
+
+test("a sweep's columns stay its own beside a run's monitor, whose sheet it wears and whose own may come later in the page", () => {
+  const classes = (sheet: string) => selectors(sheet).filter((one) => one.includes(".sw-curves")).map((one) => one.split(".").length);
+  expect(Math.min(...classes(sweep))).toBeGreaterThan(Math.max(...classes(monitor)));
 });

@@ -12,7 +12,7 @@ const DEFINITIONS = {
   "explained variance": "1 \u2212 \u03a3\u2016x \u2212 x\u0302\u2016\u00b2 / \u03a3\u2016x \u2212 mean\u2016\u00b2 over the whole set: 1 is a perfect reconstruction.",
   "CE loss recovered": "Where the model's loss with the reconstruction lies between zero ablation (0) and the clean model (1).",
   "dead features": "The share of features that were silent for the whole window given beside the number.",
-  "vectors/s": "Activation vectors trained on in a second; reading them from the model is part of the time.",
+  "vectors/s": "Activation vectors trained on in a second; reading them from the model is part of the time, so the curve falls where a block of them was read.",
   "skipped steps": "Steps left out because their gradient held NaN or infinities; ten in a row end the run.",
   loss: "The training loss: the squared error of the reconstruction plus the auxiliary terms.",
   "learning rate": "The peak learning rate; the schedule's factor goes on multiplying it.",

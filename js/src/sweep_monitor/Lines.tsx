@@ -2,8 +2,8 @@
 
 import type { ComponentChildren } from "preact";
 import { useRef } from "preact/hooks";
-import { extent, nearestRow } from "../shared/curve";
-import type { Rows } from "../training_monitor/rows";
+import { extent, MomentLabels, MomentLines, nearestRow, place } from "../shared/curve";
+import type { Mark, Rows } from "../training_monitor/rows";
 import { DASHES, type One, spread, valueAt } from "./runs";
 
 const WIDTH = 240;
@@ -16,6 +16,7 @@ interface Props {
   column: string;
   saes: readonly One[];
   rows: readonly Rows[];
+  marks: readonly Mark[];
   format: (value: number) => string;
   include?: readonly number[];
   clip?: readonly [number, number];
@@ -26,13 +27,15 @@ interface Props {
   onAt: (step: number | null) => void;
 }
 
-export function Lines({ name, label, column, saes, rows, format, include = [], clip, chosen, at, onAt }: Props) {
+export function Lines({ name, label, column, saes, rows, marks, format, include = [], clip, chosen, at, onAt }: Props) {
   const svg = useRef<SVGSVGElement>(null);
   const all = rows.flatMap((own) => Array.from(own.columns[column] ?? []));
   const [low, high] = extent(Float32Array.from(all), include, clip, false);
   const steps = rows.flatMap((own) => (own.n ? [own.columns.step![0]!, own.columns.step![own.n - 1]!] : []));
   const [first, last] = steps.length ? [Math.min(...steps), Math.max(...steps)] : [0, 1];
-  const px = (step: number) => ((step - first) / (last - first || 1)) * WIDTH;
+  const along = (step: number) => (step - first) / (last - first || 1);
+  const px = (step: number) => along(step) * WIDTH;
+  const placed = place(marks.map(({ step, label: words }) => ({ share: steps.length ? Math.max(0, Math.min(1, along(step))) : 0, label: words })));
   const py = (value: number) => (1 - (Math.max(low, Math.min(high, value)) - low) / (high - low)) * (HEIGHT - 4) + 2;
   const ends = rows.map((own) => valueAt(own, column, null));
   const known = ends.map((_, sae) => sae).filter((sae) => Number.isFinite(ends[sae]));
@@ -72,8 +75,10 @@ export function Lines({ name, label, column, saes, rows, format, include = [], c
             {rows.map((own, sae) => (
               <path key={sae} class={`sw-line ${strength(sae, chosen)}`} d={path(own)} style={{ stroke: saes[sae]!.colour }} stroke-dasharray={DASHES[saes[sae]!.dash]} />
             ))}
+            <MomentLines placed={placed} width={WIDTH} height={HEIGHT} />
             {at !== null && <line class="sw-cross" x1={px(at)} x2={px(at)} y1={0} y2={HEIGHT} />}
           </svg>
+          <MomentLabels placed={placed} />
         </div>
         <div class="sw-line-ends" style={{ height: `${HEIGHT}px` }} aria-hidden="true">
           {known.map((sae, i) => (

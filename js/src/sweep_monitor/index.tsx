@@ -1,17 +1,21 @@
 import { useEffect, useRef, useState } from "preact/hooks";
+import { featureKeys } from "../feature_dashboard/keys";
+import dashboardCss from "../feature_dashboard/look.css";
 import { count, percent, short, three } from "../shared/format";
-import { usePlace, useTrait, widget } from "../shared/host";
+import { useLive, usePlace, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
 import { Buttons, Going } from "../training_monitor/Going";
 import monitorCss from "../training_monitor/look.css";
-import { NO_ROWS, type Rows } from "../training_monitor/rows";
+import { measuresOf } from "../training_monitor/measures";
+import { PastView, usePast } from "../training_monitor/Past";
+import { appendMarks, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "../training_monitor/rows";
 import { Frontier } from "./Frontier";
 import { Lines } from "./Lines";
 import css from "./look.css";
-import { type About, appendAll, type Piece, pictureOf, type Progress, valueAt } from "./runs";
+import { type About, appendAll, changedBefore, type Piece, pictureOf, type Progress, valueAt } from "./runs";
 
-const KEYS = "Left and Right read the curves row by row, Home and End go to the first and last row, Esc lets go; Enter on a number draws that SAE strong, ? shows these keys";
+const KEYS = "Left and Right read the curves row by row, Home and End go to the first and last row, Esc lets go; Enter on a number chooses that SAE, on the slider Left and Right look back and forth at it; j next feature, k previous; ? shows these keys";
 
 const thousandths = (value: number) => (Number.isFinite(value) ? value.toFixed(3).replace("-", "\u2212") : "\u2013");
 
@@ -28,15 +32,25 @@ function SweepMonitor() {
   const [about] = useTrait<About>("_about");
   const [chosen, setChosen] = useTrait<number | null>("sae");
   const [rows, missing] = useAllRows(progress.rows);
+  const [{ marks }, unmarked] = useGrowing("events", progress.events, NO_MARKS, appendMarks);
   const [at, setAt] = useState<number | null>(null);
   const { saes } = about;
-  const choose = (sae: number) => setChosen(sae === chosen ? null : sae);
-  const values = (column: string) => rows.map((own) => valueAt(own, column, at));
+  const [, setFeature] = useTrait<number | null>("feature");
+  const choose = (sae: number) => {
+    setFeature(null); // another SAE has other features
+    setChosen(sae === chosen ? null : sae);
+  };
+  const one = chosen === null ? undefined : saes[chosen];
+  const past = usePast({ reads: about.reads, n_sampled: about.n_sampled, d_sae: one?.d_sae ?? 0, two_sided: one?.two_sided ?? false, sae: one ? chosen : undefined });
+  const live = useLive();
+  const onKeyDown = past.walk && live ? featureKeys({ step: past.walk }) : undefined;
+  const reading = at ?? past.step;
+  const values = (column: string) => rows.map((own) => valueAt(own, column, reading));
   const longest = rows.reduce((a, b) => (b.n > a.n ? b : a), NO_ROWS);
   const window = rows.find(({ deadWindow }) => deadWindow)?.deadWindow;
-  const drawn = { saes, rows, chosen, at, onAt: setAt };
+  const drawn = { saes, rows, marks, chosen, at: reading, onAt: setAt };
   return (
-    <div class="sw-monitor">
+    <div class="sw-monitor" onKeyDown={onKeyDown}>
       <div class="sw-row">
         <span class="sw-title">{count(saes.length)} SAEs</span>
         <span class="sw-muted">
@@ -53,13 +67,13 @@ function SweepMonitor() {
       <p class={`sw-status ${progress.state === "failed" ? "sw-status-error" : ""}`} role={progress.state === "failed" ? "alert" : "status"}>
         {stateOf(progress)}
       </p>
-      {missing && <p class="sw-status sw-status-error" role="alert">{missing}</p>}
+      {(missing ?? unmarked) && <p class="sw-status sw-status-error" role="alert">{missing ?? unmarked}</p>}
       <Status />
       <div
         class="sw-curves sw-sweep"
         tabIndex={0}
         role="group"
-        aria-label={`Curves of the sweep. ${pictureOf(saes, rows, at)} Left and right arrow read them row by row.`}
+        aria-label={`Curves of the sweep. ${pictureOf(saes, rows, reading, marks)} Left and right arrow read them row by row.`}
         onBlur={() => setAt(null)}
         onKeyDown={(event) => {
           if (event.target !== event.currentTarget) return; // a point of the frontier has keys of its own
@@ -86,9 +100,10 @@ function SweepMonitor() {
           include={[0, 0.01]}
         />
       </div>
-      <Table about={about} rows={rows} at={at} errors={progress.errors} chosen={chosen} onChoose={choose} />
-      <Foot>
-        {at !== null ? `Everything as it was at step ${count(at)}.` : longest.n ? `To step ${count(longest.columns.step![longest.n - 1]!)}; point at a curve to read all SAEs at a step.` : "The first row comes soon."}
+      <Table about={about} rows={rows} at={reading} errors={progress.errors} chosen={chosen} onChoose={choose} />
+      {chosen !== null && one && <PastView past={past} rows={rows[chosen] ?? NO_ROWS} measures={measuresOf(about)} />}
+      <Foot code={past.code}>
+        {reading !== null ? `Everything as it was at step ${count(reading)}.${changedBefore(longest, reading, marks)}` : longest.n ? `To step ${count(longest.columns.step![longest.n - 1]!)}; point at a curve to read all SAEs at a step${chosen === null && about.n_sampled !== null ? ", or choose one to look back at it" : ""}.` : "The first row comes soon."}
       </Foot>
     </div>
   );
@@ -105,6 +120,7 @@ interface TableProps {
 
 /** The legend and the numbers in one: what sets each SAE apart, and how good it is. */
 function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
+  const columns = COLUMNS.filter(({ column }) => about.measures_ce_loss || column !== "ce_loss_recovered");
   return (
     <div class="sw-scroll">
       <table class="sw-table">
@@ -112,7 +128,7 @@ function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
           <tr>
             <th scope="col">SAE</th>
             {about.options.map((name) => <th scope="col" key={name}>{name}</th>)}
-            {COLUMNS.map(({ name }) => <th scope="col" key={name}><Term name={name} /></th>)}
+            {columns.map(({ name }) => <th scope="col" key={name}><Term name={name} /></th>)}
           </tr>
         </thead>
         <tbody>
@@ -125,9 +141,9 @@ function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
               </th>
               {options.map((value, i) => <td key={i}>{value ?? "\u2013"}</td>)}
               {errors[sae] ? (
-                <td class="sw-status-error sw-failed" colSpan={COLUMNS.length}>{errors[sae]}</td>
+                <td class="sw-status-error sw-failed" colSpan={columns.length}>{errors[sae]}</td>
               ) : (
-                COLUMNS.map(({ column, format }) => <td class="sw-number" key={column}>{format(valueAt(rows[sae] ?? NO_ROWS, column, at))}</td>)
+                columns.map(({ column, format }) => <td class="sw-number" key={column}>{format(valueAt(rows[sae] ?? NO_ROWS, column, at))}</td>)
               )}
             </tr>
           ))}
@@ -178,4 +194,8 @@ function useAllRows(there: readonly number[]): [Rows[], string | null] {
   return [rows, error];
 }
 
-export default widget(SweepMonitor, { name: "sw-training-monitor sw-sweep-monitor", css: monitorCss + css, keys: KEYS });
+export default widget(SweepMonitor, {
+  name: "sw-training-monitor sw-sweep-monitor sw-feature-dashboard", // the curves wear the monitor's sheet, the examples the dashboard's
+  css: dashboardCss + monitorCss + css,
+  keys: KEYS,
+});

@@ -3,19 +3,24 @@
 import { measuredAt, nearestRow } from "../shared/curve";
 import { percent, short, three } from "../shared/format";
 import { type Answer, float32 } from "../shared/transport";
-import { append, NO_ROWS, type Rows } from "../training_monitor/rows";
-import type { Moving } from "../training_monitor/said";
+import { append, type Mark, NO_ROWS, type Rows } from "../training_monitor/rows";
+import { changesOf, type Moving } from "../training_monitor/said";
 
 export interface Progress extends Moving {
   /** How many rows each SAE has. */
   rows: number[];
   /** The sentences of those that failed, by number. */
   errors: Record<string, string>;
+  /** How many changes were made while it ran; what one call did to several SAEs is one. */
+  events: number;
 }
 
 export interface One {
   label: string;
   options: (string | null)[];
+  d_sae: number;
+  /** Whether codes have signs: two features are then looked back at for each. */
+  two_sided: boolean;
   colour: string;
   dash: keyof typeof DASHES;
 }
@@ -26,6 +31,11 @@ export interface About {
   d_in: number;
   hook_name: string | null;
   model_name: string | null;
+  measures_ce_loss: boolean;
+  /** Whether there is a model to read a prompt with. */
+  reads: boolean;
+  /** Tokens that a feature's strongest examples are looked up in; null where there is no text. */
+  n_sampled: number | null;
 }
 
 export interface Piece {
@@ -84,12 +94,21 @@ export function spread(wanted: readonly number[], gap: number, room: number): nu
 }
 
 /** What the pictures say, for those who do not see them. */
-export function pictureOf(saes: readonly One[], rows: readonly Rows[], step: number | null): string {
+export function pictureOf(saes: readonly One[], rows: readonly Rows[], step: number | null, marks: readonly Mark[]): string {
+  const changed = marks.length ? ` Changed while they ran: ${changesOf(marks)}.` : "";
   const at = (column: string) => rows.map((own) => valueAt(own, column, step));
   const [l0, explained, dead] = [at("l0"), at("explained_variance"), at("dead_fraction")];
-  if (!explained.some(Number.isFinite)) return "No step has been logged yet.";
+  if (!explained.some(Number.isFinite)) return `No step has been logged yet.${changed}`;
   const best = frontier(l0, explained);
   const each = best.map((i) => `${saes[i]!.label}: L0 ${three(l0[i])}, explained variance ${three(explained[i])}, ${percent(dead[i])} dead`);
   const window = rows.find(({ deadWindow }) => deadWindow)?.deadWindow;
-  return `On the frontier, by rising L0: ${each.join("; ")}.${window ? ` Dead: silent for ${short(window)} tokens.` : ""}`;
+  return `On the frontier, by rising L0: ${each.join("; ")}.${window ? ` Dead: silent for ${short(window)} tokens.` : ""}${changed}`;
+}
+
+/** What was changed between a logged step and the one before it, to be read beside its numbers. */
+export function changedBefore(rows: Rows, step: number, marks: readonly Mark[]): string {
+  const row = rows.n ? nearestRow(rows.columns.step!, step)! : 0;
+  const before = row > 0 ? rows.columns.step![row - 1]! : -1;
+  const changed = marks.filter((mark) => mark.step >= before && mark.step < step);
+  return changed.length ? ` Changed before it: ${changesOf(changed)}.` : "";
 }

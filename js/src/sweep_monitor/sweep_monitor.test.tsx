@@ -1,6 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { recordedModel } from "../export_host/recorded";
+import { type Recorded, recordedModel } from "../export_host/recorded";
 import { inkOn } from "../shared/colour";
+import { saeAt } from "../training_monitor/LookBack";
 import sweep from "./index";
 import { appendAll, frontier, spread, valueAt } from "./runs";
 
@@ -13,12 +14,12 @@ const ROWS = [
   [[10, 100, 9, 0.1, NAN, 0, 2]],
 ];
 const ABOUT = {
-  options: ["k"], d_in: 32, hook_name: "blocks.0.hook_resid_post", model_name: null,
-  saes: [["0: k=4", "4", "#1f77b4"], ["1: k=8", "8", "#ff7f0e"], ["2", null, "#2ca02c"]].map(([label, k, colour]) => ({ label, options: [k], colour, dash: "solid" })),
+  options: ["k"], d_in: 32, hook_name: "blocks.0.hook_resid_post", model_name: null, measures_ce_loss: true, reads: false, n_sampled: null as number | null,
+  saes: [["0: k=4", "4", "#1f77b4"], ["1: k=8", "8", "#ff7f0e"], ["2", null, "#2ca02c"]].map(([label, k, colour]) => ({ label, options: [k], colour, dash: "solid", d_sae: 16, two_sided: false })),
 };
 const PROGRESS = {
   state: "running", step: 20, n_steps: 40, tokens: 200, n_tokens: 400, epoch: null, n_epochs: null, vectors_per_second: 10,
-  seconds_left: 20, error: null, rows: [2, 2, 1], errors: { 2: "The loss is <b>NaN</b>." },
+  seconds_left: 20, error: null, rows: [2, 2, 1], events: 0, errors: { 2: "The loss is <b>NaN</b>." },
 };
 
 function piece(since: number[]) {
@@ -27,11 +28,14 @@ function piece(since: number[]) {
   return { result: { since, columns: COLUMNS, counts: parts.map((rows) => rows.length), dead_window: 5000 }, buffers: [new DataView(buffer)] };
 }
 
-function mount(state: object = {}) {
+function base64(buffer: ArrayBufferLike): string {
+  return btoa(String.fromCharCode(...new Uint8Array(buffer)));
+}
+
+function mount(state: object = {}, events: object[] = [], more: Recorded[] = []) {
   const { result, buffers } = piece([0, 0, 0]);
-  const base64 = btoa(String.fromCharCode(...new Uint8Array(buffers[0]!.buffer)));
-  const recorded = [{ method: "rows", params: { since: [0, 0, 0] }, result, buffers: [base64] }];
-  const model = recordedModel({ progress: PROGRESS, _about: ABOUT, _live: true, sae: null, ...state }, recorded);
+  const recorded = [{ method: "rows", params: { since: [0, 0, 0] }, result, buffers: [base64(buffers[0]!.buffer)] }, { method: "events", params: { since: 0 }, result: { since: 0, events }, buffers: [] }, ...more];
+  const model = recordedModel({ progress: PROGRESS, _about: ABOUT, _live: true, sae: null, _snapshots: [], snapshot_step: null, prompt: "a b", feature: null, ...state }, recorded);
   const el = document.createElement("div");
   document.body.append(el);
   const view = sweep();
@@ -81,6 +85,65 @@ test("a step is read for all SAEs by keyboard", async () => {
   expect(cells(el, 0)).toEqual(["4", "4", "0.200", "\u2013", "10 %", "1"]); // CE loss was not measured by then
   press("Escape");
   await vi.waitFor(() => expect(cells(el, 0)).toContain("0.500"));
+});
+
+test("each change is a line with its label on every curve, and is said", async () => {
+  const events = [{ step: 15, label: "0: k 4 \u2192 6" }, { step: 15, label: "lr 0.001 \u2192 0.0005" }];
+  const { el } = mount({ progress: { ...PROGRESS, events: 2 } }, events);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-moment")).toHaveLength(6)); // two on each of three
+  expect(el.querySelector<SVGLineElement>(".sw-moment")!.getAttribute("x1")).toBe("120"); // half of the way from 10 to 20
+  expect([...el.querySelectorAll(".sw-moment-label")].map(({ textContent }) => textContent).slice(0, 2)).toEqual(events.map(({ label }) => label));
+  const group = el.querySelector(".sw-curves")!;
+  expect(group.getAttribute("aria-label")).toContain("Changed while they ran: 0: k 4 \u2192 6 at step 15, lr 0.001");
+  group.dispatchEvent(new KeyboardEvent("keydown", { key: "End", bubbles: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("at step 20. Changed before it: 0: k 4"));
+  group.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true }));
+  await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("at step 10.? keys"));
+});
+
+test("the chosen SAE is looked back at, with its number in each question, and another one begins anew", async () => {
+  const history = (sae: number, feature: number | null, first: number): Recorded => ({
+    method: "history",
+    params: { sae, prompt: "a b", feature, steps: [10, 20] },
+    result: { tokens: [{ text: "a" }, { text: " b" }], feature: feature ?? 7, steps: [10, 20], sae },
+    buffers: [base64(Float32Array.from([0, first, 1, 2]).buffer), base64(Int32Array.from([7, 3, 3, 7]).buffer)],
+  });
+  const { el, model } = mount({ _about: { ...ABOUT, reads: true }, _snapshots: [10, 20], sae: 0, snapshot_step: 10 }, [], [history(0, null, 0.5), history(1, null, 0.25), history(0, 3, 4)]);
+  await vi.waitFor(() => expect(el.querySelector(".sw-read-said")?.textContent).toContain("at step 10"));
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-health > span")).toHaveLength(5));
+  expect(el.querySelector(".sw-health")!.textContent).toContain("1 is a perfect reconstruction. 0.200");
+  expect(el.querySelectorAll(".sw-token")[1]!.getAttribute("aria-label")).toContain("activation 0.5");
+  expect(cells(el, 0)).toContain("0.200"); // the table reads that step too
+  expect(el.querySelector(".sw-foot")!.textContent).toContain("Everything as it was at step 10.");
+  el.querySelectorAll<HTMLElement>(".sw-token")[1]!.click();
+  expect(model.get("feature")).toBe(3);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token")[1]!.getAttribute("aria-label")).toContain("activation 4"));
+  el.querySelectorAll<HTMLElement>("tbody button")[1]!.click();
+  expect([model.get("sae"), model.get("feature")]).toEqual([1, null]);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token")[1]!.getAttribute("aria-label")).toContain("activation 0.25"));
+  el.querySelectorAll<HTMLElement>("tbody button")[1]!.click();
+  await vi.waitFor(() => expect(el.querySelector(".sw-back")).toBeNull()); // none is chosen: there is nothing to look back at
+  await vi.waitFor(() => expect(cells(el, 0)).toContain("0.500"));
+  expect(saeAt(20, true, 1)).toBe("sw.split_signs(run.sae_at(1, 20))");
+});
+
+test("a page that carries one SAE's look back says so at another, and shows nothing of the first there", async () => {
+  const carried: Recorded = {
+    method: "history", params: { sae: 0, prompt: "a b", feature: null, steps: [10, 20] },
+    result: { tokens: [{ text: "a" }], feature: 7, steps: [10, 20], sae: 0 }, buffers: [base64(Float32Array.from([0, 1]).buffer), base64(Int32Array.from([7, 3]).buffer)],
+  };
+  const { el } = mount({ _about: { ...ABOUT, reads: true }, _live: false, _snapshots: [10, 20], sae: 0 }, [], [carried]);
+  await vi.waitFor(() => expect(el.querySelectorAll(".sw-token")).toHaveLength(1));
+  el.querySelectorAll<HTMLElement>("tbody button")[1]!.click();
+  await vi.waitFor(() => expect(el.textContent).toContain("this page carries no look back at SAE 1"));
+  expect([el.querySelector(".sw-token"), el.querySelector(".sw-back"), el.querySelector("[role=alert]")]).toEqual([null, null, null]);
+});
+
+test("a measure that none takes is no column", async () => {
+  const { el } = mount({ _about: { ...ABOUT, measures_ce_loss: false } });
+  await vi.waitFor(() => expect(cells(el, 1)).toEqual(["8", "8", "0.700", "0 %", "0.4"]));
+  expect(el.textContent).not.toContain("CE loss");
+  expect(cells(el, 2)).toEqual(["\u2013", "The loss is <b>NaN</b>."]);
 });
 
 test("without a kernel the buttons are off", () => {

@@ -3,16 +3,16 @@
 import { measuredAt } from "../shared/curve";
 import { count, short } from "../shared/format";
 import { Term } from "../shared/terms";
-import { MEASURES } from "./measures";
+import type { Measure } from "./measures";
 import type { Rows } from "./rows";
 
 const SHOWN = ["loss", "explained_variance", "l0", "dead_fraction", "ce_loss_recovered"];
 
-export function Health({ rows, row }: { rows: Rows; row: number }) {
+export function Health({ rows, row, measures }: { rows: Rows; row: number; measures: readonly Measure[] }) {
   const steps = rows.columns.step!;
   return (
     <p class="sw-row sw-health" aria-label={`The run at step ${count(steps[row]!)}`}>
-      {MEASURES.filter(({ column }) => SHOWN.includes(column)).map(({ column, name, format }) => {
+      {measures.filter(({ column }) => SHOWN.includes(column)).map(({ column, name, format }) => {
         const values = rows.columns[column] ?? new Float32Array();
         const read = measuredAt(values, row);
         return (

@@ -14,6 +14,8 @@ export interface History {
   tokens: Token[];
   feature: number;
   steps: number[];
+  /** Of a sweep: whose it is. */
+  sae?: number;
 }
 
 export function LookBack({ steps, step, onStep }: { steps: readonly number[]; step: number | null; onStep: (step: number | null) => void }) {
@@ -84,9 +86,10 @@ export function Prompt({ asked, step }: { asked: Asked<History>; step: number | 
   );
 }
 
-/** The SAE that is looked back at, as Python: of signed codes a feature for each sign. */
-export function saeAt(step: number, two_sided: boolean): string {
-  return two_sided ? `sw.split_signs(run.sae_at(${step}))` : `run.sae_at(${step})`;
+/** The SAE that is looked back at, as Python: of signed codes a feature for each sign; of a sweep one by its number. */
+export function saeAt(step: number, two_sided: boolean, sae?: number | null): string {
+  const one = `run.sae_at(${typeof sae === "number" ? `${sae}, ` : ""}${step})`;
+  return two_sided ? `sw.split_signs(${one})` : one;
 }
 
 /** The same look at the same snapshot, as Python. */

@@ -12,7 +12,6 @@ import { CopyCode, Scale, Trouble } from "../shared/parts";
 import { Term } from "../shared/terms";
 import { inQuotes } from "../shared/tokens";
 import type { Answer } from "../shared/transport";
-import { saeAt } from "./LookBack";
 
 export interface TopResult extends ExamplesResult {
   feature: number;
@@ -70,6 +69,10 @@ interface Props {
   d_sae: number;
   two_sided: boolean;
   n_sampled: number;
+  /** What names the SAE in a question. */
+  which: { sae?: number };
+  /** The SAE of a step as Python. */
+  sae: (step: number) => string;
   steps: readonly number[];
   step: number | null;
   /** Whether someone has chosen what to look at: reading the text for nobody would be long. */
@@ -78,10 +81,10 @@ interface Props {
   onStep: (step: 1 | -1) => void;
 }
 
-export function TopExamples({ feature, d_sae, two_sided, n_sampled, steps, step, asks, onFeature, onStep }: Props) {
+export function TopExamples({ feature, d_sae, two_sided, n_sampled, which, sae, steps, step, asks, onFeature, onStep }: Props) {
   const live = useLive();
   const looks = asks || !live; // a page without a kernel shows what it carries: nothing has to be read
-  const asked = useRequest<TopResult>("examples", looks && feature !== null ? { feature, steps } : null);
+  const asked = useRequest<TopResult>("examples", looks && feature !== null ? { ...which, feature, steps } : null);
   const top = useMemo(() => asked.answer && readTop(asked.answer), [asked.answer]);
   const seen = step ?? steps[steps.length - 1]!;
   if (!live && (asked.error || feature === null)) {
@@ -106,7 +109,7 @@ export function TopExamples({ feature, d_sae, two_sided, n_sampled, steps, step,
       {two_sided && feature !== null && <p class="sw-label sw-muted">{sideOf(feature, d_sae)}</p>}
       {live && asks && !top && asked.waiting && <p class="sw-muted" role="status">Reading {count(n_sampled)} tokens, once.</p>}
       {top && top.steps.length > 0 && <At top={top} seen={seen} />}
-      {looks && <Dashboard sae={saeAt(seen, two_sided)} step={seen} feature={feature} />}
+      {looks && <Dashboard sae={sae(seen)} step={seen} feature={feature} />}
     </div>
   );
 }

@@ -3,18 +3,16 @@ import { featureKeys } from "../feature_dashboard/keys";
 import dashboardCss from "../feature_dashboard/look.css";
 import { Curve, measuredAt, nearestRow } from "../shared/curve";
 import { count, duration, short } from "../shared/format";
-import { useLive, useRequest, useTrait, widget } from "../shared/host";
+import { useLive, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
 import { Term } from "../shared/terms";
 import { Buttons, Going } from "./Going";
-import { Health } from "./Health";
 import { Knobs } from "./Knobs";
-import { codeOf, type History, LookBack, Prompt, saeAt } from "./LookBack";
 import css from "./look.css";
-import { MEASURES } from "./measures";
+import { measuresOf } from "./measures";
+import { PastView, usePast } from "./Past";
 import { append, appendMarks, type Mark, NO_MARKS, NO_ROWS, type Rows, useGrowing } from "./rows";
 import { type About, pictureOf, type Progress, rowOf, stateOf } from "./said";
-import { TopExamples } from "./TopExamples";
 
 const KEYS = "Left and Right read the curves row by row, Page Up and Down by ten, Home and End go to the first and last row, Esc lets go; on the slider Left and Right look back and forth; j next feature, k previous; Enter applies a changed setting, Esc takes it back; ? shows these keys";
 const EMPTY = new Float32Array();
@@ -26,17 +24,10 @@ function TrainingMonitor() {
   const [rows, missing] = useGrowing("rows", progress.rows, NO_ROWS, append);
   const [{ marks }, unmarked] = useGrowing("events", progress.events, NO_MARKS, appendMarks);
   const [at, setAt] = useState<number | null>(null);
-  const [steps] = useTrait<number[]>("_snapshots");
-  const [snapshot, setSnapshot] = useTrait<number | null>("snapshot_step");
-  const [prompt] = useTrait<string>("prompt");
-  const [feature, setFeature] = useTrait<number | null>("feature");
+  const past = usePast({ ...about, sae: null });
   const live = useLive();
-  const history = useRequest<History>("history", about.reads && steps.length > 0 ? { prompt, feature, steps } : null);
-  const shown = feature ?? history.answer?.result.feature ?? null;
-  const walk = (by: 1 | -1) => setFeature(((shown ?? -1) + by + about.d_looked) % about.d_looked);
-  const looksUp = about.n_sampled !== null && steps.length > 0;
-  const onKeyDown = looksUp && live ? featureKeys({ step: walk }) : undefined;
-  const back = snapshot === null ? null : nearestRow(rows.columns.step ?? EMPTY, snapshot);
+  const onKeyDown = past.walk && live ? featureKeys({ step: past.walk }) : undefined;
+  const back = past.step === null ? null : nearestRow(rows.columns.step ?? EMPTY, past.step);
   const reading = at !== null && at < rows.n ? at : back;
   const seconds = rows.n ? rows.columns.seconds![rows.n - 1]! : null;
   const silent = useSilence(progress);
@@ -67,24 +58,9 @@ function TrainingMonitor() {
       {(missing ?? unmarked) && <p class="sw-status sw-status-error" role="alert">{missing ?? unmarked}</p>}
       <Status />
       <Knobs progress={progress} />
-      <Curves rows={rows} marks={marks} at={reading} onAt={setAt} />
-      {steps.length > 0 && <LookBack steps={steps} step={snapshot} onStep={setSnapshot} />}
-      {back !== null && <Health rows={rows} row={back} />}
-      {about.reads && steps.length > 0 && <Prompt asked={history} step={snapshot} />}
-      {looksUp && (
-        <TopExamples
-          feature={shown}
-          d_sae={about.d_sae}
-          two_sided={about.two_sided}
-          n_sampled={about.n_sampled!}
-          steps={steps}
-          step={snapshot}
-          asks={snapshot !== null || feature !== null}
-          onFeature={setFeature}
-          onStep={walk}
-        />
-      )}
-      <Foot code={snapshot === null ? undefined : codeOf(saeAt(snapshot, about.two_sided), prompt, feature)}>
+      <Curves about={about} rows={rows} marks={marks} at={reading} onAt={setAt} />
+      <PastView past={past} rows={rows} measures={measuresOf(about)} />
+      <Foot code={past.code}>
         {reading !== null ? rowOf(rows, reading, marks) : rows.n ? `${count(rows.n)} rows to ${rowOf(rows, rows.n - 1, [])}; point at a curve to read all of them` : "The first row comes soon."}
       </Foot>
     </div>
@@ -117,6 +93,7 @@ function Head({ about, progress }: { about: About; progress: Progress }) {
 }
 
 interface Shown {
+  about: About;
   rows: Rows;
   marks: readonly Mark[];
   /** The row being read. */
@@ -124,7 +101,7 @@ interface Shown {
   onAt: (row: number | null) => void;
 }
 
-function Curves({ rows, marks, at, onAt }: Shown) {
+function Curves({ about, rows, marks, at, onAt }: Shown) {
   const x = rows.columns.step ?? EMPTY;
   const onKeyDown = (event: KeyboardEvent) => {
     const last = rows.n - 1;
@@ -143,11 +120,11 @@ function Curves({ rows, marks, at, onAt }: Shown) {
         class="sw-curves"
         tabIndex={0}
         role="group"
-        aria-label={`Curves of the run. ${pictureOf(rows, marks)} Left and right arrow read them row by row.`}
+        aria-label={`Curves of the run. ${pictureOf(rows, marks, about.measures_ce_loss)} Left and right arrow read them row by row.`}
         onKeyDown={onKeyDown}
         onBlur={() => onAt(null)}
       >
-        {MEASURES.map(({ column, name, ...drawn }) => (
+        {measuresOf(about).map(({ column, name, ...drawn }) => (
           <Curve
             key={column}
             name={<Term name={name} />}

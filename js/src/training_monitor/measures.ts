@@ -15,7 +15,7 @@ export interface Measure {
 // A share that moves must not change its width with each row.
 const thousandths = (value: number) => value.toFixed(3).replace("-", "\u2212");
 
-export const MEASURES: readonly Measure[] = [
+const MEASURES: readonly Measure[] = [
   { column: "loss", name: "loss", format: three, log: true },
   { column: "explained_variance", name: "explained variance", format: thousandths, clip: [0, 1] },
   { column: "ce_loss_recovered", name: "CE loss recovered", format: thousandths, clip: [0, 1] },
@@ -23,3 +23,8 @@ export const MEASURES: readonly Measure[] = [
   { column: "dead_fraction", name: "dead features", format: percent, include: [0, 0.01] },
   { column: "vectors_per_second", name: "vectors/s", format: short, include: [0] },
 ];
+
+/** Those that this run takes: one that it never will take is no empty picture. */
+export function measuresOf({ measures_ce_loss }: { measures_ce_loss: boolean }): readonly Measure[] {
+  return MEASURES.filter(({ column }) => measures_ce_loss || column !== "ce_loss_recovered");
+}

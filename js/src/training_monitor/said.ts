@@ -37,11 +37,12 @@ export interface About {
   architecture: string;
   d_in: number;
   d_sae: number;
-  /** Features that are looked back at: two for each of an SAE whose codes have signs. */
-  d_looked: number;
+  /** Whether codes have signs: two features are then looked back at for each. */
   two_sided: boolean;
   hook_name: string | null;
   model_name: string | null;
+  /** Whether CE loss recovered is among what is measured. */
+  measures_ce_loss: boolean;
   /** Whether there is a model to read a prompt with. */
   reads: boolean;
   /** Tokens that a feature's strongest examples are looked up in; null where there is no text. */
@@ -70,12 +71,16 @@ export function stateOf(progress: Progress, seconds: number | null): string {
   }
 }
 
-/** "epoch 3 of 4.1": rounds over the text, the current one counted from 1; "0.6 of an epoch" where there is less than one. */
+/**
+ * "epoch 3 of 4.1": rounds over the text, the current one counted from 1, and in the last, which is a part of one, how far it is:
+ * "epoch 4.1 of 4.1"; "0.6 of an epoch" where there is less than one.
+ */
 export function epochOf({ epoch, n_epochs }: Moving): string | null {
   if (epoch === null || n_epochs === null) return null;
   if (n_epochs < 1) return `${n_epochs < 0.1 ? n_epochs.toPrecision(1) : n_epochs.toFixed(1)} of an epoch`;
-  const round = Math.min(Math.floor(epoch) + 1, Math.max(1, Math.ceil(n_epochs)));
-  return `epoch ${round} of ${Number(n_epochs.toFixed(1))}`;
+  const all = Number(n_epochs.toFixed(1));
+  const round = Math.floor(epoch) + 1;
+  return `epoch ${round <= all ? round : Number(epoch.toFixed(1))} of ${all}`;
 }
 
 /** The row being read, in one line, with what was changed since the row before it. */
@@ -89,7 +94,8 @@ export function rowOf(rows: Rows, row: number, marks: readonly Mark[]): string {
 
 const SPOKEN = 10; // changes that a sentence names, the latest
 
-function changesOf(marks: readonly Mark[]): string {
+/** Changes in a sentence, the latest of many. */
+export function changesOf(marks: readonly Mark[]): string {
   const before = Math.max(0, marks.length - SPOKEN);
   return `${before ? `${count(before)} changes, then ` : ""}${marks.slice(before).map(markOf).join(", ")}`;
 }
@@ -99,7 +105,7 @@ function markOf({ step, label }: Mark): string {
 }
 
 /** What the picture says, for those who do not see it. */
-export function pictureOf(rows: Rows, marks: readonly Mark[]): string {
+export function pictureOf(rows: Rows, marks: readonly Mark[], measures_ce_loss: boolean): string {
   const changed = marks.length ? ` Changed while it ran: ${changesOf(marks)}.` : "";
   if (rows.n === 0) return `No step has been logged yet.${changed}`;
   const ends = (name: string) => {
@@ -112,7 +118,7 @@ export function pictureOf(rows: Rows, marks: readonly Mark[]): string {
   const [, dead] = ends("dead_fraction");
   return (
     `Explained variance went from ${three(evFrom)} to ${three(evTo)}; L0 ${three(l0)}; ` +
-    `CE loss recovered ${ce === undefined ? "not measured yet" : three(ce)}; ` +
+    `${measures_ce_loss ? `CE loss recovered ${ce === undefined ? "not measured yet" : three(ce)}; ` : ""}` +
     `${percent(dead)} of the features dead${rows.deadWindow ? `, silent for ${short(rows.deadWindow)} tokens` : ""}.${changed}`
   );
 }
