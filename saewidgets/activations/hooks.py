@@ -35,6 +35,15 @@ class HookSite:
 
 _sites: weakref.WeakKeyDictionary[Any, dict[str, HookSite]] = weakref.WeakKeyDictionary()
 _PROBE = 7  # tokens in the probing forward
+_OPTIONAL = {
+    "mlp_in": ("set_use_hook_mlp_in", "mlp.hook_in", "what the MLP reads, after the norm"),
+    "attn_in": ("set_use_attn_in", "attn.hook_in", "what the attention reads, after the norm"),
+    "q_input": ("set_use_split_qkv_input", "attn.hook_in", "what the attention reads, after the norm"),
+    "k_input": ("set_use_split_qkv_input", "attn.hook_in", "what the attention reads, after the norm"),
+    "v_input": ("set_use_split_qkv_input", "attn.hook_in", "what the attention reads, after the norm"),
+    "result": ("set_use_attn_result", "hook_attn_out", "the sum over the heads"),
+}
+"""Hooks that TransformerLens fires only once a setter is called: the setter, and what fires in their place."""
 
 
 def hook_site(model: Any, hook_name: str) -> HookSite:
@@ -55,10 +64,7 @@ def _probe(model: Any, hook_name: str) -> HookSite:
     tokens = torch.arange(_PROBE, device=device_of(model))[None] % model.cfg.d_vocab
     (found,) = capture(model, tokens, hook_name)
     if found is None:
-        raise ValueError(
-            f"The hook {hook_name!r} never fires in {model.cfg.model_name!r}. TransformerLens switches some hooks on "
-            "only after a call such as model.set_use_attn_result(True)."
-        )
+        raise ValueError(f"The hook {hook_name!r} never fires in {model.cfg.model_name!r}{_remedy(model, hook_name)}")
     per_token = isinstance(found, Tensor) and found.ndim in (3, 4) and tuple(found.shape[:2]) == (1, _PROBE)
     if not per_token or found.shape[-2:] == (_PROBE, _PROBE):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -70,6 +76,18 @@ def _probe(model: Any, hook_name: str) -> HookSite:
     last = layer is None or layer + 1 >= model.cfg.n_layers
     stop = 0 if "embed" in hook_name and layer is None else None if last else (layer or 0) + 1
     return HookSite(hook_name, layer, found.shape[2:].numel(), stop, found.ndim == 4)
+
+
+def _remedy(model: Any, hook_name: str) -> str:
+    """The end of the sentence about a hook that never fires: the setter it waits for, and what is there without."""
+    setter, instead, what = _OPTIONAL.get(hook_name.rpartition("hook_")[2], (None, "hook_resid_post", "the stream"))
+    layer = layer_of(hook_name) or 0
+    named = f"blocks.{layer}.{instead}"
+    offered = f"{named!r}, {what}" if named in model.hook_dict else "another hook of model.hook_dict"
+    if setter is None or not hasattr(model, setter):
+        return f": its forward does not pass there. Use {offered}."
+    per_head = "" if setter == "set_use_hook_mlp_in" else ", with a vector of each head"
+    return f" until model.{setter}(True) is called{per_head}. Call it, or use {offered}, which needs no call."
 
 
 def capture(model: Any, tokens: Tensor, *hook_names: str) -> list[Tensor | None]:

@@ -69,7 +69,9 @@ class ActivationStream:
             texts: A list of strings, the `Path` of a text file (`<|endoftext|>` between documents, else blank lines),
                 a Hugging Face dataset (a streaming one needs a bound), token ids as a list of arrays or as one array
                 (numpy or torch, a row a document).
-            hook_name: A residual stream, mlp_out, attn_out or z hook; z is flattened to heads * d_head.
+            hook_name: A hook that gives a vector per token. In block N: `blocks.N.hook_resid_pre`, `hook_resid_mid` and
+                `hook_resid_post` (the residual stream before, between and after attention and MLP), `hook_attn_out`,
+                `hook_mlp_out`, `mlp.hook_in` (what the MLP reads), `attn.hook_z` (flattened to heads * d_head).
             context_size: Tokens per context, BOS included.
             batch_size: Activation vectors per batch.
             seed: Of all shuffling.

@@ -20,12 +20,12 @@ from saewidgets.activations.contexts import Contexts, asked, pack
 from saewidgets.activations.harvest import harvest
 from saewidgets.activations.hooks import HookSite, check_fits
 from saewidgets.features.folder import check_target, remove_leftovers, replacing
+from saewidgets.features.inputs import text_hash
 from saewidgets.features.query import Tables
 from saewidgets.features.scan import Block, ScanWriter
 from saewidgets.features.schema import FORMAT_VERSION, META, is_index, read_meta, write_meta
 from saewidgets.features.sort import connect, sort_activations
 from saewidgets.features.table import write_features, write_vocabulary
-from saewidgets.features.texts import text_hash
 from saewidgets.features.weights import Unembedding, unembedding_of, weight_numbers
 from saewidgets.models.tokens import fingerprint, vocabulary_of
 from saewidgets.progress import Report, reporting

@@ -74,9 +74,7 @@ def candidates(rows: FeatureRows, kind: str | tuple[float, float], seed: int, fe
     return among[np.argsort(race[among] / rows.weights[among], kind="stable")]
 
 
-def chosen_items(
-    source: Items, rows: FeatureRows, order: Array, n: int, window: int | None, apart: bool
-) -> list[int]:
+def chosen_items(source: Items, rows: FeatureRows, order: Array, n: int, window: int | None, apart: bool) -> list[int]:
     """The first n items of `order` whose windows differ.
 
     A window whose tokens around the peak were shown already is left out; with `apart`, so is one whose peak lies in
@@ -103,6 +101,24 @@ def chosen_items(
     return chosen
 
 
+def chosen(
+    source: Items,
+    rows: FeatureRows,
+    kind: str | tuple[float, float],
+    n: int,
+    window: int | None,
+    seed: int,
+    feature: int,
+) -> list[int]:
+    """The items of up to n windows of a kind; those of an interval strongest first, though drawn at random."""
+    order = candidates(rows, kind, seed, feature)
+    items = chosen_items(source, rows, order, n, window, apart=kind != "random")
+    if kind not in ("top", "random"):
+        value = rows.at(np.array(items, np.int64))
+        items = [items[i] for i in np.argsort(-value, kind="stable")]
+    return items
+
+
 def _in_steps(items: Array, order: Array, n: int) -> Iterator[int]:
     # A feature may have a million rows, of which a few are looked at.
     step = max(4 * n, 64)
@@ -123,9 +139,7 @@ def window_of(source: Items, item: int, window: int | None) -> tuple[int, int]:
     return max(first, item - window), min(last, item + window + 1)
 
 
-def windows(
-    source: Items, rows: FeatureRows, items: list[int], window: int | None, texts: Texts
-) -> pd.DataFrame:
+def windows(source: Items, rows: FeatureRows, items: list[int], window: int | None, texts: Texts) -> pd.DataFrame:
     """The windows around items: `window` tokens on each side inside the same context; None is the whole context."""
     import pandas as pd
 

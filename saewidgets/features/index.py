@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from saewidgets.features import examples, search, summary
+from saewidgets.features.inputs import check_inputs
 from saewidgets.features.matching import Wanted
 from saewidgets.features.query import Tables
 from saewidgets.features.rows import IndexRows
-from saewidgets.features.schema import N_BINS, N_LOGIT_BINS, read_meta
-from saewidgets.features.texts import text_hash
+from saewidgets.features.schema import N_BINS, read_meta
 from saewidgets.features.vocabulary import StoredVocabulary
 
 if TYPE_CHECKING:
@@ -113,16 +113,7 @@ class FeatureIndex:
         another SAE or other texts.
         """
         index = cls(path)
-        held = index.meta["inputs"]
-        if sae is not None and sae.clone().fingerprint() != held.get("SAE"):
-            raise ValueError(
-                f"the index in {str(index.path)!r} is of another SAE: it was built on {index.d_sae} features at "
-                f"{index.hook_name}, with weights that differ from this SAE's; build one with FeatureIndex.build"
-            )
-        if texts is not None and text_hash(texts) != held.get("texts"):
-            raise ValueError(
-                f"the index in {str(index.path)!r} was built on other texts; open it without texts=, or build one"
-            )
+        check_inputs(index.path, index.meta, sae, texts)
         return index
 
     # ── what it is ────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,25 +196,21 @@ class FeatureIndex:
 
         Raises ValueError for an empty text, or an id that the index does not hold.
         """
-        import pandas as pd
-
         if not isinstance(text, str):
-            return self._by_id(self.check_feature(text))
+            text = f"#{self.check_feature(text)}"
         if not text:
             raise ValueError("the text to search for is empty; give a token such as ' bridge', or an id such as '#412'")
-        wanted = Wanted(text)
-        if wanted.is_number_only:
-            return self._by_id(self.check_feature(wanted.number))
-        found = search.by_token(self._tables, self._vocabulary, self._rows, text, n)
-        if wanted.number is not None and wanted.number < self.d_sae:
-            found = pd.concat([self._by_id(wanted.number), found], ignore_index=True)
-            found = found.drop_duplicates("feature").head(n).reset_index(drop=True)
-        if not len(found):
-            found.attrs["message"] = f"no feature is active on a token that says {text!r} in the scanned text"
-        return found
+        if (wanted := Wanted(text)).is_number_only:
+            self.check_feature(wanted.number)
+        return search.find(self._tables, self._vocabulary, self._rows, self._features, text, n)
 
-    def _by_id(self, feature: int) -> pd.DataFrame:
-        return search.by_id(self._tables, self._vocabulary, self._features.iloc[feature])
+    def best_of_tokens(self, n: int = 16, most: int = 40_000) -> pd.DataFrame:
+        """The n best features of every scanned token, each with the `score` that a search for just this token gives it.
+
+        Columns: token (its id), feature, score; by token, best first. Of all tokens together the `most` highest scores.
+        With this the first n features of a `search` can be had without the index, unless no single token says the text.
+        """
+        return search.best_of_tokens(self._tables, self._vocabulary, n, most)
 
     def plot(self) -> go.Figure:
         """A histogram of log10 density over the features that are alive; the dead are counted in the title."""
@@ -259,11 +246,7 @@ class FeatureIndex:
         """
         feature = self.check_feature(feature)
         rows = self._rows.of_feature(feature)
-        order = examples.candidates(rows, kind, seed, feature)
-        items = examples.chosen_items(self._rows, rows, order, n, window, apart=kind != "random")
-        if kind not in ("top", "random"):
-            value = rows.at(np.array(items, np.int64))
-            items = [items[i] for i in np.argsort(-value, kind="stable")]
+        items = examples.chosen(self._rows, rows, kind, n, window, seed, feature)
         return examples.windows(self._rows, rows, items, window, self._vocabulary.texts)
 
     def windows(self, feature: int, places: Sequence[tuple[int, int]], window: int | None = 10) -> pd.DataFrame:
@@ -273,16 +256,7 @@ class FeatureIndex:
         the index.
         """
         rows = self._rows.of_feature(self.check_feature(feature))
-        starts = self._rows.starts
-        items = []
-        for context, position in places:
-            inside = 0 <= context < len(starts) - 1
-            if not inside or not 0 <= position < starts[context + 1] - starts[context]:
-                raise ValueError(
-                    f"there is no position {position} in a context {context}: the index holds contexts 0 to "
-                    f"{len(starts) - 2} of up to {self.meta['context_size']} tokens"
-                )
-            items.append(int(starts[context]) + int(position))
+        items = [self._rows.item_at(context, position) for context, position in places]
         return examples.windows(self._rows, rows, items, window, self._vocabulary.texts)
 
     def histogram(self, feature: int) -> tuple[Array, Array]:
@@ -299,12 +273,7 @@ class FeatureIndex:
 
     def quantiles(self, feature: int, q: Sequence[float] = (0.5, 0.9, 0.99)) -> list[float]:
         """Values below which these shares of its activations lie; from the stored rows by weight. 0 for a dead one."""
-        rows = self._rows.of_feature(self.check_feature(feature))
-        if not len(rows.values):
-            return [0.0 for _ in q]
-        weights = rows.weights[::-1].astype(np.float64).cumsum()
-        place = np.searchsorted(weights, np.asarray(q) * weights[-1])
-        return [float(rows.values[::-1][min(i, len(weights) - 1)]) for i in place]
+        return self._rows.of_feature(self.check_feature(feature)).quantiles(q)
 
     def logits(self, feature: int, n: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(positive, negative): the tokens whose logit it raises and lowers most; at most 10 each.
@@ -313,19 +282,11 @@ class FeatureIndex:
         (see `features.weights`). Empty where the SAE does not read the residual stream's width.
         """
         row = self._features.iloc[self.check_feature(feature)]
-        texts = self._vocabulary.texts
-        return (
-            summary.logit_table(row["positive_tokens"][:n], row["positive_logits"][:n], texts),
-            summary.logit_table(row["negative_tokens"][:n], row["negative_logits"][:n], texts),
-        )
+        return summary.logit_tables(row, n, self._vocabulary.texts)
 
     def logit_histogram(self, feature: int) -> tuple[Array, Array]:
         """(counts [40], edges [41]) of the direct effect over all tokens; both empty where `logits` is."""
-        row = self._features.iloc[self.check_feature(feature)]
-        counts = np.asarray(row["logit_histogram"], np.int64)
-        if not len(counts):
-            return counts, np.zeros(0)
-        return counts, np.linspace(float(row["logit_min"]), float(row["logit_max"]), N_LOGIT_BINS + 1)
+        return summary.logit_histogram(self._features.iloc[self.check_feature(feature)])
 
     def similar(self, feature: int, n: int = 5) -> pd.DataFrame:
         """Features like this one: relation, feature, value, top_tokens; at most 5 of each relation.

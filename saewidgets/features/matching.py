@@ -8,8 +8,11 @@ A text of spaces alone matches only exactly, and so do special tokens and hex ch
 takes, case is what `str.lower` takes. "#412" names the feature of this number and matches nothing else; "412" names it
 first and is text as well.
 
-js/src/feature_browser/matching.ts says the same in TypeScript, for the tokens that a page carries. Both pass the cases
-of tests/features/matching_cases.json.
+A feature is ranked by the highest closeness * score over the tokens that it fires on (the score of `features.search`),
+equal ones by their number.
+
+js/src/feature_browser/matching.ts says the same in TypeScript, for the tokens and scores that a page carries. Both pass
+the cases of tests/features/matching_cases.json.
 """
 
 from __future__ import annotations

@@ -64,6 +64,14 @@ class FeatureRows:
             found[held] = self.values[self.by_item[place[held]]]
         return found
 
+    def quantiles(self, q: Sequence[float]) -> list[float]:
+        """Values below which these shares of the activations lie, by weight; 0 where there is none."""
+        if not len(self.values):
+            return [0.0 for _ in q]
+        weights = self.weights[::-1].astype(np.float64).cumsum()
+        place = np.searchsorted(weights, np.asarray(q) * weights[-1])
+        return [float(self.values[::-1][min(i, len(weights) - 1)]) for i in place]
+
 
 class IndexRows:
     """Reads rows of an index by feature and by item."""
@@ -101,6 +109,16 @@ class IndexRows:
         """The context of each item, and its position there."""
         contexts = np.searchsorted(self.starts, items, side="right") - 1
         return contexts, items - self.starts[contexts]
+
+    def item_at(self, context: int, position: int) -> int:
+        """The item at a position of a context; raises ValueError for a place outside the index."""
+        lengths = np.diff(self.starts)
+        if not 0 <= context < len(lengths) or not 0 <= position < lengths[context]:
+            raise ValueError(
+                f"there is no position {position} in a context {context}: the index holds contexts 0 to "
+                f"{len(lengths) - 1} of up to {lengths.max()} tokens"
+            )
+        return int(self.starts[context]) + int(position)
 
     def tokens(self, first: int, last: int) -> Array:
         """Token ids of items first to last, `last` not included."""

@@ -8,7 +8,7 @@ For a token t and a feature f with n activations on it,
 
 closeness is that of `features.matching`; the rest is the F1 of "f is active" as a predictor of t, with precision
 weighted by activation, and halved for what was seen once. Share and coverage come from all activations of the scan, not
-from the stored sample.
+from the stored sample. A feature counts by the token that scores best for it, and equal ones stand by their number.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from saewidgets.features.matching import Wanted
 from saewidgets.features.query import Tables
 from saewidgets.features.rows import IndexRows
 from saewidgets.features.vocabulary import StoredVocabulary
@@ -29,6 +30,32 @@ Array = npt.NDArray[Any]
 COLUMNS = ["feature", "token", "score", "share", "coverage", "count", "max", "density"]
 _LONGEST = 12
 """Most tokens that one searched text may be spelled with."""
+
+
+def find(
+    tables: Tables, vocabulary: StoredVocabulary, source: IndexRows, features: pd.DataFrame, text: str, n: int
+) -> pd.DataFrame:
+    """See `FeatureIndex.search`; `features` holds the rows of features.parquet by number."""
+    import pandas as pd
+
+    wanted = Wanted(text)
+    number = wanted.number if wanted.number is not None and wanted.number < len(features) else None
+    named = [] if number is None else [by_id(tables, vocabulary, features.iloc[number])]
+    if wanted.is_number_only:
+        return named[0]
+    found = pd.concat([*named, by_token(tables, vocabulary, source, text, n)], ignore_index=True)
+    found = found.drop_duplicates("feature").head(n).reset_index(drop=True)
+    if not len(found):
+        found.attrs["message"] = f"no feature is active on a token that says {text!r} in the scanned text"
+    return found
+
+
+def best_of_tokens(tables: Tables, vocabulary: StoredVocabulary, n: int, most: int) -> pd.DataFrame:
+    """See `FeatureIndex.best_of_tokens`."""
+    frame = _score(tables, vocabulary, {i: 1.0 for i, count in enumerate(vocabulary.counts) if count})
+    frame = frame.sort_values(["score", "feature"], ascending=[False, True], kind="stable")
+    frame = frame.groupby("id", sort=False).head(n).head(most).sort_values("id", kind="stable")
+    return frame[["id", "feature", "score"]].rename(columns={"id": "token"}).reset_index(drop=True)
 
 
 def by_token(tables: Tables, vocabulary: StoredVocabulary, source: IndexRows, text: str, n: int) -> pd.DataFrame:
@@ -44,8 +71,13 @@ def by_token(tables: Tables, vocabulary: StoredVocabulary, source: IndexRows, te
             import pandas as pd
 
             frame = pd.concat([_score_items(tables, ends, text), frame], ignore_index=True)
+    return best_first(frame).head(n)[COLUMNS]
+
+
+def best_first(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of (feature, token) with a score: each feature once, by its best token, the best first."""
     frame = frame.sort_values(["score", "feature"], ascending=[False, True], kind="stable")
-    return frame.drop_duplicates("feature").head(n).reset_index(drop=True)[COLUMNS]
+    return frame.drop_duplicates("feature").reset_index(drop=True)
 
 
 def by_id(tables: Tables, vocabulary: StoredVocabulary, row: pd.Series) -> pd.DataFrame:

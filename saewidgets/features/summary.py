@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from saewidgets.features.schema import N_BINS
+from saewidgets.features.schema import N_BINS, N_LOGIT_BINS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,14 +91,24 @@ def interval_table(counts: Array, edges: Array, n: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["lo", "hi", "count", "share"]).astype({"count": "int64"})
 
 
-def logit_table(tokens: Sequence[int], values: Sequence[float], texts: list[str]) -> pd.DataFrame:
-    """One side of `FeatureIndex.logits`."""
+def logit_tables(row: pd.Series, n: int, texts: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """See `FeatureIndex.logits`."""
     import pandas as pd
 
-    ids = [int(token) for token in tokens]
-    return pd.DataFrame(
-        {"token": ids, "text": [texts[token] for token in ids], "value": [float(value) for value in values]}
-    )
+    def side(name: str) -> pd.DataFrame:
+        ids = [int(token) for token in row[f"{name}_tokens"][:n]]
+        values = [float(value) for value in row[f"{name}_logits"][:n]]
+        return pd.DataFrame({"token": ids, "text": [texts[token] for token in ids], "value": values})
+
+    return side("positive"), side("negative")
+
+
+def logit_histogram(row: pd.Series) -> tuple[Array, Array]:
+    """See `FeatureIndex.logit_histogram`."""
+    counts = np.asarray(row["logit_histogram"], np.int64)
+    if not len(counts):
+        return counts, np.zeros(0)
+    return counts, np.linspace(float(row["logit_min"]), float(row["logit_max"]), N_LOGIT_BINS + 1)
 
 
 def similar_table(features: pd.DataFrame, feature: int, n: int, texts: list[str]) -> pd.DataFrame:

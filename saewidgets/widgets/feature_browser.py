@@ -23,6 +23,10 @@ MOST_FOUND = 1000
 """Features that a search gives, best first."""
 RECORDED = 90
 """Features that an exported page carries whole: at 29 kB each, 3 MB with the table of the embedded SAE's 3,072."""
+FOUND_RECORDED = 16
+"""Features of each token that a search without a kernel can find: its first 16 are those that the index finds."""
+SCORES_RECORDED = 40_000
+"""Of all tokens together; 8 bytes each, and the lowest scores are left out."""
 RECORDED_WINDOW = 24
 """Tokens on each side of a peak that an exported page carries; with 32 a feature takes a third more."""
 SORTS = ("match", "feature", "density", "max", "mean", "cosine")
@@ -39,7 +43,7 @@ class FeatureBrowserView:
         ValueError: no index is given.
     """
 
-    requests: ClassVar[tuple[str, ...]] = ("table", "search", "feature", "related", "examples")
+    requests: ClassVar[tuple[str, ...]] = ("table", "search", "matches", "feature", "related", "examples")
 
     def __init__(self, indexes: Sequence[FeatureIndex]) -> None:
         if not indexes:
@@ -83,7 +87,7 @@ class FeatureBrowserView:
         source, rows = self.dashboard(index).index, self.dashboard(index).features
         names = list(FLAGS)
         flags = np.array([sum(1 << names.index(flag) for flag in row if flag in names) for row in rows["flags"]])
-        texts, counts, kinds = _top_tokens(source, rows["top_tokens"])
+        tops = [[int(token) for token in row[:TOKENS_IN_A_ROW]] for row in rows["top_tokens"]]
         result = {
             "d_sae": source.d_sae,
             "n_tokens": source.n_tokens,
@@ -96,10 +100,8 @@ class FeatureBrowserView:
             *(rows[name].to_numpy().astype("<f4").tobytes() for name in ("max", "mean", "enc_dec_cosine")),
             flags.astype("u1").tobytes(),
             spark_heights(np.stack(rows["histogram"].to_list())).tobytes(),
-            counts.astype("u1").tobytes(),
-            np.array([len(text) for text in texts]).astype("<u2").tobytes(),
-            b"".join(texts),
-            bytes(kinds),
+            np.array([len(row) for row in tops]).astype("u1").tobytes(),
+            *_written(source, [token for row in tops for token in row]),
         ]
 
     def search(self, index: str, query: str) -> Answer:
@@ -113,6 +115,27 @@ class FeatureBrowserView:
         """
         found = self.dashboard(index).index.search(query, n=MOST_FOUND)
         return {"message": found.attrs.get("message")}, [found["feature"].to_numpy().astype("<i4").tobytes()]
+
+    def matches(self, index: str) -> Answer:
+        """What a page without a kernel searches in: the best features of every token (`FeatureIndex.best_of_tokens`).
+
+        Returns:
+            `n` (features of a token, at most), and the buffers features of each token uint16, features int32, their
+            scores float32 (token after token, best first), and the tokens as in `table`: lengths in bytes uint16,
+            texts, kinds.
+
+        Raises:
+            ValueError: no index is called so.
+        """
+        source = self.dashboard(index).index
+        best = source.best_of_tokens(FOUND_RECORDED, SCORES_RECORDED)
+        tokens, counts = np.unique(best["token"].to_numpy(), return_counts=True)
+        return {"n": FOUND_RECORDED}, [
+            counts.astype("<u2").tobytes(),
+            best["feature"].to_numpy().astype("<i4").tobytes(),
+            best["score"].to_numpy().astype("<f4").tobytes(),
+            *_written(source, tokens.tolist()),
+        ]
 
     def feature(self, index: str, feature: int) -> Answer:
         """See `FeatureDashboardView.feature`."""
@@ -194,13 +217,15 @@ class FeatureBrowser(DashboardTraits):
         self.feature = most_telling(self._view.dashboard(self.index_name).index, 1)[0]
 
     def recorded_features(self) -> list[int]:
-        """The features that an exported page carries: the selected one and the most telling."""
-        best = most_telling(self._view.dashboard(self.index_name).index, self.recorded)
-        return sorted({self.feature, *best})
+        """The features that an exported page carries: the selected one, those it is linked to, and the most telling."""
+        dashboard = self._view.dashboard(self.index_name)
+        first = [self.feature, *dashboard.linked(self.feature), *most_telling(dashboard.index, self.recorded)]
+        return sorted(list(dict.fromkeys(first))[: self.recorded + 1])
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         name = self.index_name
         yield "table", {"index": name}
+        yield "matches", {"index": name}
         for feature in self.recorded_features():
             for method, params in self._view.dashboard(name).recorded(feature, RECORDED_WINDOW):
                 yield method, {"index": name, **params}
@@ -233,15 +258,9 @@ def index_sentence(name: str, names: Sequence[str]) -> str:
     return f"There is no index {name!r} in this browser: it holds {', '.join(map(repr, names))}."
 
 
-def _top_tokens(
-    source: FeatureIndex, rows: Iterable[Sequence[int]]
-) -> tuple[list[bytes], np.ndarray, list[int]]:
-    """The top tokens of all features one after the other, as UTF-8, how many each feature has, and of what kind."""
-    kept = [[int(token) for token in row[:TOKENS_IN_A_ROW]] for row in rows]
-    ids = sorted({token for row in kept for token in row})
-    known = {
-        token.id: (token.text.encode("utf-8", "replace"), 2 if token.hex else int(token.special))
-        for token in source.tokens(ids)
-    }
-    flat = [known[token] for row in kept for token in row]
-    return [text for text, _ in flat], np.array([len(row) for row in kept]), [kind for _, kind in flat]
+def _written(source: FeatureIndex, tokens: Sequence[int]) -> list[bytes]:
+    """Tokens one after the other: lengths in bytes uint16, texts in UTF-8, kinds uint8 (0 text, 1 special, 2 hex)."""
+    known = {token.id: token for token in source.tokens(sorted(set(tokens)))}
+    texts = [known[token].text.encode("utf-8", "replace") for token in tokens]
+    kinds = [2 if known[token].hex else int(known[token].special) for token in tokens]
+    return [np.array([len(text) for text in texts]).astype("<u2").tobytes(), b"".join(texts), bytes(kinds)]

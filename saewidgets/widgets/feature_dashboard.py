@@ -94,8 +94,8 @@ class FeatureDashboard(DashboardTraits):
         return feature_in_range(proposal["value"], self._view.d_sae)
 
     def recorded_features(self) -> list[int]:
-        """The features that an exported page carries: the one shown, and those nearest to it by decoder cosine."""
-        return [self.feature, *(int(other) for other in self._view.row(self.feature)["neighbours"])]
+        """The features that an exported page carries: the one shown, and those it is linked to."""
+        return [self.feature, *self._view.linked(self.feature)]
 
     def recorded_requests(self) -> Iterable[tuple[str, Params]]:
         for feature in self.recorded_features():

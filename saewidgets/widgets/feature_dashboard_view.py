@@ -92,7 +92,7 @@ class FeatureDashboardView:
         return self.index.sql(
             """
             select density, count, max, mean, decoder_norm, enc_dec_cosine, histogram, top_tokens, top_shares, flags,
-                neighbours, positive_tokens, positive_logits, negative_tokens, negative_logits
+                positive_tokens, positive_logits, negative_tokens, negative_logits
             from features order by feature
             """
         )
@@ -103,7 +103,7 @@ class FeatureDashboardView:
         return row
 
     def feature(self, feature: int) -> Answer:
-        """Its measures, intervals, logit effects and neighbours.
+        """Its measures, intervals and logit effects.
 
         Returns:
             The numbers, `tokens` (its top tokens) with their `shares` of its activation, `flags` (sentences),
@@ -155,6 +155,10 @@ class FeatureDashboardView:
             tokens = self._tokens(self.row(int(each.feature))["top_tokens"][:4])
             result[each.relation].append({"feature": int(each.feature), "value": float(each.value), "tokens": tokens})
         return result, []
+
+    def linked(self, feature: int) -> list[int]:
+        """The features that its dashboard links to, each once: the nearest, then those active together with it."""
+        return list(dict.fromkeys(self.index.similar(feature)["feature"].tolist()))
 
     def examples(
         self,

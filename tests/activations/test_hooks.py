@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import saewidgets as sw
 from saewidgets.activations import HookSite, check_fits, harvest, hook_site
+from saewidgets.activations.hooks import capture
 from saewidgets.models import to_ids
 
 SITES = [
@@ -58,8 +60,40 @@ def test_unknown_hooks_offer_the_nearest(demo_model: Any) -> None:
 def test_hooks_without_a_vector_per_token_are_refused(demo_model: Any) -> None:
     with pytest.raises(ValueError, match="does not give one vector per token"):
         hook_site(demo_model, "blocks.2.attn.hook_pattern")
-    with pytest.raises(ValueError, match="never fires"):
-        hook_site(demo_model, "blocks.2.attn.hook_result")
+
+
+@pytest.mark.parametrize(
+    ("hook", "setter", "instead"),
+    [
+        ("hook_mlp_in", "set_use_hook_mlp_in", "mlp.hook_in"),
+        ("hook_attn_in", "set_use_attn_in", "attn.hook_in"),
+        ("hook_q_input", "set_use_split_qkv_input", "attn.hook_in"),
+        ("attn.hook_v_input", "set_use_split_qkv_input", "attn.hook_in"),
+        ("attn.hook_result", "set_use_attn_result", "hook_attn_out"),
+    ],
+)
+def test_a_hook_that_is_switched_off_names_what_switches_it_on(
+    demo_model: Any, hook: str, setter: str, instead: str
+) -> None:
+    name = f"blocks.2.{hook}"
+    with pytest.raises(ValueError, match=rf"never fires in .* until model.{setter}\(True\).* 'blocks.2.{instead}'"):
+        hook_site(demo_model, name)
+    assert hook_site(demo_model, f"blocks.2.{instead}").d_in == 288
+    tokens = to_ids(demo_model, "A cat.")
+    getattr(demo_model, setter)(True)
+    try:
+        assert capture(demo_model, tokens, name)[0] is not None
+    finally:
+        getattr(demo_model, setter)(False)
+    assert capture(demo_model, tokens, name)[0] is None
+
+
+def test_every_hook_that_the_stream_names_is_there(demo_model: Any) -> None:
+    said = sw.ActivationStream.__init__.__doc__ or ""
+    named = set(re.findall(r"`(?:blocks\.N\.)?([a-z.]*hook_\w+)`", said))
+    assert {"hook_resid_pre", "hook_resid_mid", "hook_attn_out", "mlp.hook_in", "attn.hook_z"} <= named
+    for hook in named:
+        assert hook_site(demo_model, f"blocks.2.{hook}").d_in == 288
 
 
 def test_an_sae_is_checked_against_the_hook(demo_model: Any, tiny_sae: sw.SAE) -> None:

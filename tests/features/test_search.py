@@ -90,6 +90,18 @@ def test_digits_that_are_no_id_are_text(index):
     assert index.search("412").iloc[0].token == "412"  # a token of the vocabulary; the index has 40 features
 
 
+def test_the_best_of_every_token_are_those_that_a_search_for_it_finds(index, made):
+    best = index.best_of_tokens(n=6)
+    assert best["token"].is_monotonic_increasing and set(best["token"]) == set(made.tokens[made.scanned])
+    for token in (5, 6, 7, 11):  # nothing else says what these say
+        mine, (said,) = best[best["token"] == token], index.tokens([token])
+        found = index.search(said.text, n=6)
+        assert mine["feature"].tolist() == found["feature"].tolist() and len(mine) == 6
+        assert mine["score"].tolist() == pytest.approx(found["score"].tolist())
+    few = index.best_of_tokens(n=6, most=20)
+    assert len(few) == 20 and few["score"].min() >= best["score"].nlargest(20).min()
+
+
 def test_no_match_is_an_empty_frame_that_says_so(index):
     found = index.search("xylophone")
     assert len(found) == 0

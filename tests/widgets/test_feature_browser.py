@@ -10,7 +10,14 @@ import pytest
 import traitlets
 
 from saewidgets.features import FLAGS, FeatureIndex
-from saewidgets.widgets.feature_browser import SPARK_BINS, FeatureBrowser, FeatureBrowserView, spark_heights
+from saewidgets.features.matching import Wanted
+from saewidgets.widgets.feature_browser import (
+    FOUND_RECORDED,
+    SPARK_BINS,
+    FeatureBrowser,
+    FeatureBrowserView,
+    spark_heights,
+)
 
 DEAD, DENSE, BRIDGE = 0, 1, 4
 
@@ -65,6 +72,21 @@ def test_search_is_the_index_s(word_index: FeatureIndex) -> None:
         view.search(word_index.name, "#30")
 
 
+@pytest.mark.parametrize("text", [" bridge", "BRIDGE", "e", ".", "script", "C3", "\n", "zebra"])
+def test_what_a_page_carries_finds_what_the_index_finds(word_index: FeatureIndex, text: str) -> None:
+    """The rule of matching.ts, on what the page gets, against `index.search`."""
+    _, (counts, features, scores, lengths, texts, kinds) = FeatureBrowserView([word_index]).matches(word_index.name)
+    ends, place = np.cumsum(np.frombuffer(lengths, "<u2")), np.repeat(np.arange(len(kinds)), np.frombuffer(counts, "<u2"))
+    said = [texts[start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    close = np.array([Wanted(text).closeness(word, kind > 0) for word, kind in zip(said, kinds, strict=True)])
+    best: dict[int, float] = {}
+    for feature, score in zip(np.frombuffer(features, "<i4"), close[place] * np.frombuffer(scores, "<f4"), strict=True):
+        if score > 0:
+            best[int(feature)] = max(best.get(int(feature), 0), score)
+    ranked = sorted(best, key=lambda feature: (-best[feature], feature))[:FOUND_RECORDED]
+    assert ranked == word_index.search(text, n=FOUND_RECORDED)["feature"].tolist()
+
+
 def test_of_several_indexes_one_is_chosen_by_name(word_index: FeatureIndex, other_index: FeatureIndex) -> None:
     browser = FeatureBrowser([word_index, other_index, other_index], feature=BRIDGE, range=[1, 2])
     names = [word_index.name, other_index.name, f"{other_index.name} (2)"]
@@ -101,8 +123,11 @@ def test_a_page_carries_the_table_and_as_many_features_as_asked(word_index: Feat
     browser = FeatureBrowser(word_index, feature=DENSE, recorded=3)
     taken = browser.snapshot()
     recorded = taken["state"]["_recorded"]
-    assert len(recorded) == 4 and DENSE in recorded
+    assert len(recorded) == 4 and DENSE in recorded  # never more than asked for, beside the selected one
     assert {answer["params"].get("feature") for answer in taken["answers"]} == {None, *recorded}
+    linked = set(word_index.similar(DENSE)["feature"])
+    assert set(recorded) <= {DENSE, *linked}  # what the dashboard links to comes first
+    assert {DENSE, *linked} <= set(FeatureBrowser(word_index, feature=DENSE, recorded=12).recorded_features())
     page = browser.to_html(tmp_path / "features.html")
     assert page.read_text("utf-8").count("<script") == 3
 

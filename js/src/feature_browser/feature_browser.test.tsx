@@ -2,7 +2,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { type Recorded, recordedModel } from "../export_host/recorded";
 import { base64, examplesAnswer, featureAnswer, relatedAnswer, soon, WINDOW } from "../feature_dashboard/recording";
 import browser from "./index";
-import { listed, readTable, searchTopTokens, type TableResult } from "./rows";
+import { listed, readMatches, readTable, searchHere, type TableResult } from "./rows";
 
 const SOURCE = { index: "demo" };
 const SIZE = 3000;
@@ -34,6 +34,24 @@ function tableAnswer(): Recorded {
   };
 }
 
+/** " bridge" finds 8 before 7, "<b>bold</b>" 7, "12" 3. */
+function matchesAnswer(): Recorded {
+  const texts = [" bridge", "<b>bold</b>", "12"].map((text) => new TextEncoder().encode(text));
+  return {
+    method: "matches",
+    params: SOURCE,
+    result: { n: 16 },
+    buffers: [
+      Uint16Array.from([2, 1, 1]),
+      Int32Array.from([8, 7, 7, 3]),
+      Float32Array.from([0.5, 0.25, 0.75, 0.9]),
+      Uint16Array.from(texts.map((text) => text.length)),
+      Uint8Array.from(texts.flatMap((text) => [...text])),
+      Uint8Array.from([0, 0, 0]),
+    ].map(base64),
+  };
+}
+
 const shownWhole = (feature: number) => [
   featureAnswer(feature, { d_sae: SIZE }, SOURCE),
   examplesAnswer(feature, "top", [{ texts: [" a", " word"], values: [0, 4], peak: 1 }], SOURCE),
@@ -47,6 +65,7 @@ const search = (query: string, features: number[], message: string | null = null
 });
 const ANSWERS = [
   tableAnswer(),
+  matchesAnswer(),
   ...[0, 1, 2, 7, 2000].flatMap(shownWhole),
   search(" word7", [7, 2000, 1]),
   search("zebra", [], "no feature is active on a token that says 'zebra' in the scanned text"),
@@ -198,6 +217,9 @@ test("without a kernel the table sorts and searches, unrecorded rows are off, an
   await soon(() => expect(ids(el)).toEqual(["#7"]));
   expect(rows(el)[0]!.querySelector(".sw-fb-words")!.textContent).toBe("<b>bold</b>");
   expect(rows(el)[0]!.querySelector("b")).toBeNull();
+  field.value = "zebra";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  await soon(() => expect(el.textContent).toContain("a text of several tokens is looked for only with Python"));
 });
 
 test("of several indexes one is chosen by name", async () => {
@@ -228,14 +250,14 @@ test("rows without a number come last, whichever way", () => {
   expect([...listed(table, { ...wanted, descending: false, sort: "max", only: [3, 9], found: [9, 3, 4] })]).toEqual([9, 3]);
 });
 
-test("top tokens are searched exactly first, then without spaces and case, then inside", () => {
+test("a page without a kernel finds what the index finds, in its order", () => {
   const table = readTable({ result: tableAnswer().result as TableResult, buffers: views(tableAnswer()) });
-  expect(searchTopTokens(table, "WORD12")[0]).toBe(12);
-  expect(searchTopTokens(table, "WORD12")).toContain(120);
-  expect(searchTopTokens(table, "#2999")).toEqual([2999]);
-  expect(() => searchTopTokens(table, "#3000")).toThrow("feature 3000 is not in this index: it holds 0 to 2999");
-  expect(searchTopTokens(table, "12")[0]).toBe(12); // its number comes first, and it is text as well
-  expect(searchTopTokens(table, "12")).toContain(1120);
+  const matches = readMatches({ result: { n: 16 }, buffers: views(matchesAnswer()) });
+  expect(searchHere(table, matches, " bridge")).toEqual([8, 7]); // by the score, not by the number
+  expect(searchHere(table, matches, "b")).toEqual([7, 8]); // part of two tokens: the better of the two counts
+  expect(searchHere(table, matches, "#2999")).toEqual([2999]);
+  expect(() => searchHere(table, matches, "#3000")).toThrow("feature 3000 is not in this index: it holds 0 to 2999");
+  expect(searchHere(table, matches, "12")).toEqual([12, 3]); // its number comes first, and it is text as well
 });
 
 test("a hundred thousand rows are sorted", () => {

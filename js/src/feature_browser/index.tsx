@@ -9,8 +9,8 @@ import { useLive, useRequest, useTrait, widget } from "../shared/host";
 import { Trouble } from "../shared/parts";
 import { int32 } from "../shared/transport";
 import css from "./look.css";
-import { numberIn } from "./matching";
-import { listed, readTable, searchTopTokens, type Sort, type Table, type TableResult } from "./rows";
+import { numberIn, type Scored } from "./matching";
+import { listed, type MatchesResult, readMatches, readTable, searchHere, type Sort, type Table, type TableResult } from "./rows";
 import { FeatureTable } from "./Table";
 
 const KEYS = "j next row, k previous, / search, arrows, Page Up and Down walk the table, Shift + arrows widen a range of the histogram, Esc lets go, ? shows these keys";
@@ -135,22 +135,27 @@ interface Search {
   error: string | null;
 }
 
-/** With a kernel the index is asked (every token counts); without one the top tokens in the table are searched. */
+/** With a kernel the index is asked; without one the best features of every token, as they were recorded. */
 function useSearch(index: string, query: string, table: Table | null): Search {
   const live = useLive();
   const asked = useRequest<{ message: string | null }>("search", live && query !== "" ? { index, query } : null);
+  const recorded = useRequest<MatchesResult>("matches", live ? null : { index });
+  const matches = useMemo(() => recorded.answer && readMatches(recorded.answer), [recorded.answer]);
   return useMemo(() => {
     if (query === "" || !table) return { found: null, message: null, error: null };
-    if (!live) return searchedHere(table, query);
-    if (asked.error) return { found: [], message: null, error: asked.error };
+    const error = asked.error ?? recorded.error;
+    if (error) return { found: [], message: null, error };
+    if (!live) return matches ? searchedHere(table, matches, query) : { found: null, message: null, error: null };
     const found = asked.answer ? int32(asked.answer.buffers[0]) : null;
     return { found, message: asked.answer?.result.message ?? null, error: null };
-  }, [query, table, live, asked.answer, asked.error]);
+  }, [query, table, live, matches, asked.answer, asked.error, recorded.error]);
 }
 
-function searchedHere(table: Table, query: string): Search {
+function searchedHere(table: Table, matches: readonly Scored[], query: string): Search {
   try {
-    return { found: searchTopTokens(table, query), message: null, error: null };
+    const found = searchHere(table, matches, query);
+    const message = `no token says \u201c${query}\u201d; a text of several tokens is looked for only with Python`;
+    return { found, message: found.length === 0 ? message : null, error: null };
   } catch (error) {
     return { found: [], message: null, error: (error as Error).message };
   }
@@ -216,7 +221,8 @@ function said(table: Table, rows: Uint32Array, query: string, live: boolean, mes
   if (named.only) return n;
   // "412" names a feature and may be text as well
   if (named.number !== null && rows.length === 1 && rows[0] === named.number) return `${n}, of this number`;
-  return live ? `${n} active on a token that says \u201c${query}\u201d` : `${n} with \u201c${query}\u201d among the top tokens`;
+  const active = `${n} active on a token that says \u201c${query}\u201d`;
+  return live ? active : `${active}, of each token the best`;
 }
 
 interface State {

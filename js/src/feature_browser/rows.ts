@@ -2,7 +2,7 @@
 
 import type { Token } from "../shared/tokens";
 import { type Answer, bytes, float32, int32, uint16 } from "../shared/transport";
-import { bare, closeness, numberIn } from "./matching";
+import { numberIn, ranked, type Scored } from "./matching";
 
 export type Sort = "match" | "feature" | "density" | "max" | "mean" | "cosine";
 
@@ -30,15 +30,8 @@ export function readTable({ result, buffers }: Answer<TableResult>): Table {
   const [density, max, mean, cosine] = [buffers[0], buffers[2], buffers[3], buffers[4]].map(float32) as Float32Array[];
   const flags = bytes(buffers[5]);
   const sparks = bytes(buffers[6]);
-  const perFeature = bytes(buffers[7]);
-  const lengths = uint16(buffers[8]);
-  const utf8 = bytes(buffers[9]);
-  const kinds = bytes(buffers[10]);
-  const first = new Uint32Array(result.d_sae + 1);
-  for (let i = 0; i < result.d_sae; i++) first[i + 1] = first[i]! + (perFeature[i] ?? 0);
-  const start = new Uint32Array(lengths.length + 1);
-  for (let i = 0; i < lengths.length; i++) start[i + 1] = start[i]! + lengths[i]!;
-  const decoder = new TextDecoder();
+  const first = startsOf(bytes(buffers[7]));
+  const written = readTokens(buffers.slice(8));
   return {
     ...result,
     density: density!,
@@ -47,17 +40,46 @@ export function readTable({ result, buffers }: Answer<TableResult>): Table {
     mean: mean!,
     cosine: cosine!,
     spark: (feature) => sparks.subarray(feature * result.bars, (feature + 1) * result.bars),
-    tokens: (feature) =>
-      Array.from({ length: first[feature + 1]! - first[feature]! }, (_, i) => {
-        const token = first[feature]! + i;
-        return { text: decoder.decode(utf8.subarray(start[token]!, start[token + 1]!)), special: kinds[token] === 1, hex: kinds[token] === 2 };
-      }),
+    tokens: (feature) => Array.from({ length: first[feature + 1]! - first[feature]! }, (_, i) => written(first[feature]! + i)),
     flagsOf: (feature) => result.flags.map((_, bit) => bit).filter((bit) => (flags[feature]! >> bit) & 1),
     is: (feature, flag) => {
       const bit = result.flags.indexOf(flag);
       return bit >= 0 && ((flags[feature]! >> bit) & 1) === 1;
     },
   };
+}
+
+/** Where each of a row of parts begins, and the end of the last. */
+function startsOf(lengths: ArrayLike<number>): Uint32Array {
+  const starts = new Uint32Array(lengths.length + 1);
+  for (let i = 0; i < lengths.length; i++) starts[i + 1] = starts[i]! + lengths[i]!;
+  return starts;
+}
+
+/** Tokens written one after the other: their lengths, their texts, their kinds. */
+function readTokens([lengths, texts, kinds]: DataView[]): (place: number) => Token {
+  const start = startsOf(uint16(lengths));
+  const utf8 = bytes(texts);
+  const kind = bytes(kinds);
+  const decoder = new TextDecoder();
+  return (place) => ({ text: decoder.decode(utf8.subarray(start[place]!, start[place + 1]!)), special: kind[place] === 1, hex: kind[place] === 2 });
+}
+
+export interface MatchesResult {
+  /** Features of a token that are carried, at most. */
+  n: number;
+}
+
+/** The answer to "matches": what a page without a kernel searches in. */
+export function readMatches({ buffers }: Answer<MatchesResult>): Scored[] {
+  const counts = uint16(buffers[0]);
+  const first = startsOf(counts);
+  const [features, scores] = [int32(buffers[1]), float32(buffers[2])];
+  const written = readTokens(buffers.slice(3));
+  return Array.from(counts, (_, place) => {
+    const [from, to] = [first[place]!, first[place + 1]!];
+    return { token: written(place), features: features.subarray(from, to), scores: scores.subarray(from, to) };
+  });
 }
 
 export interface Wanted {
@@ -97,23 +119,10 @@ export function listed(table: Table, { sort, descending, hideDead, hideDense, on
   return descending ? rows.reverse() : rows;
 }
 
-/** Without a kernel: features with a matching token among their top tokens, the closest and nearest to the top first;
- * before them the one whose number is asked for. Throws the sentence for "#412" where there is no such feature. */
-export function searchTopTokens(table: Table, query: string): number[] {
+/** Without a kernel: the features that a query finds among what the page carries, in the order of the index's search.
+ * Throws the sentence for "#412" where there is no such feature. */
+export function searchHere(table: Table, matches: readonly Scored[], query: string): number[] {
   const { number, only } = numberIn(query);
-  const exists = number !== null && number < table.d_sae;
-  if (only && !exists) throw new Error(`feature ${number} is not in this index: it holds 0 to ${table.d_sae - 1}`);
-  const named = exists ? [number] : [];
-  if (only) return named;
-  const wanted = bare(query);
-  const found: { feature: number; rank: number }[] = [];
-  for (let feature = 0; feature < table.d_sae; feature++) {
-    const ranks = table.tokens(feature).map((token, place) => {
-      const close = closeness(query, wanted, token);
-      return close > 0 ? close + 0.1 / (place + 1) : 0;
-    });
-    const rank = Math.max(0, ...ranks);
-    if (rank > 0 && feature !== named[0]) found.push({ feature, rank });
-  }
-  return [...named, ...found.sort((a, b) => b.rank - a.rank || a.feature - b.feature).map(({ feature }) => feature)];
+  if (only && number! >= table.d_sae) throw new Error(`feature ${number} is not in this index: it holds 0 to ${table.d_sae - 1}`);
+  return ranked(query, table.d_sae, matches);
 }

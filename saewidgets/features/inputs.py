@@ -1,12 +1,31 @@
-"""The identity of a text, so that an index can say whether it was built on this one."""
+"""The identity of what an index is built on, so that an opened one can say whether it was built on just this."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from saewidgets.sae import SAE
+
+
+def check_inputs(path: Path, meta: dict[str, Any], sae: SAE | None, texts: Any) -> None:
+    """Check that the index in `path` was built on this SAE and these texts, as far as they are given.
+
+    Raises ValueError.
+    """
+    held = meta["inputs"]
+    if sae is not None and sae.clone().fingerprint() != held.get("SAE"):
+        raise ValueError(
+            f"the index in {str(path)!r} is of another SAE: it was built on {meta['d_sae']} features at "
+            f"{meta['hook_name']}, with weights that differ from this SAE's; build one with FeatureIndex.build"
+        )
+    if texts is not None and text_hash(texts) != held.get("texts"):
+        raise ValueError(f"the index in {str(path)!r} was built on other texts; open it without texts=, or build one")
 
 
 def text_hash(texts: Any) -> str:

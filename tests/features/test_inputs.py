@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from saewidgets.features.texts import text_hash
+from saewidgets.features.inputs import text_hash
 
 
 def test_equal_texts_are_equal_and_others_are_not():
