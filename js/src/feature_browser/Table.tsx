@@ -5,7 +5,7 @@ import { Words } from "../feature_dashboard/Words";
 import { percent, three } from "../shared/format";
 import { Spark } from "../shared/histogram";
 import { useDomId } from "../shared/host";
-import { type TermName, TermOf } from "../shared/terms";
+import { Term, type TermName, TermOf } from "../shared/terms";
 import type { Sort, Table } from "./rows";
 
 const ROW = 28;
@@ -189,5 +189,26 @@ function Row({ table, feature, id, index, selected, off, onSelect }: RowProps) {
         <Words tokens={table.tokens(feature)} />
       </div>
     </div>
+  );
+}
+
+/** What the table says of a feature, for where no more of it is at hand. */
+export function Glimpse({ table, feature }: { table: Table; feature: number }) {
+  const dead = table.count[feature] === 0;
+  const measures: [TermName, string][] = [
+    ["density", percent(table.density[feature])],
+    ["max", dead ? "\u2013" : three(table.max[feature])],
+    ["mean", dead ? "\u2013" : three(table.mean[feature])],
+    ["encoder/decoder cosine", table.cosine[feature]!.toFixed(2)],
+  ];
+  return (
+    <>
+      <p class="sw-row sw-fd-measures">
+        {measures.map(([name, value]) => (
+          <span key={name}><Term name={name} /> <b>{value}</b></span>
+        ))}
+      </p>
+      {!dead && <p class="sw-mono"><Words tokens={table.tokens(feature)} /></p>}
+    </>
   );
 }

@@ -211,6 +211,9 @@ test("without a kernel the table sorts and searches, unrecorded rows are off, an
   expect(model.get("feature")).toBe(7);
   rows(el)[0]!.click();
   await soon(() => expect(el.textContent).toContain("#0 is not among them"));
+  const known = el.querySelector(".sw-fb-right .sw-fd-measures")!.textContent!; // what the table says stays
+  expect(known).toContain("density");
+  expect(known).toContain(rows(el)[0]!.querySelectorAll(".sw-number")[1]!.textContent!);
   const field = el.querySelector<HTMLInputElement>("input[type=search]")!;
   field.value = "BOLD";
   field.dispatchEvent(new Event("input", { bubbles: true }));

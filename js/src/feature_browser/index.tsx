@@ -11,7 +11,7 @@ import { int32 } from "../shared/transport";
 import css from "./look.css";
 import { numberIn, type Scored } from "./matching";
 import { listed, type MatchesResult, readMatches, readTable, searchHere, type Sort, type Table, type TableResult } from "./rows";
-import { FeatureTable } from "./Table";
+import { FeatureTable, Glimpse } from "./Table";
 
 const KEYS = "j next row, k previous, / search, arrows, Page Up and Down walk the table, Shift + arrows widen a range of the histogram, Esc lets go, ? shows these keys";
 
@@ -120,6 +120,7 @@ function FeatureBrowser() {
               choice={{ feature, range, group, context }}
               source={{ index: name }}
               {...{ onChoice, onStep, recorded, window }}
+              glimpse={<Glimpse {...{ table, feature }} />}
               code={code({ feature, range, group, context }, { name, names, sort, descending, query, hideDead, hideDense })}
             />
           </section>

@@ -1,6 +1,7 @@
 // One feature: what it is, how strongly it fires, what it writes, where it fires. The browser shows this same component
 // beside its table; whoever shows it owns what is chosen.
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { Card } from "../shared/card";
 import { count, percent, three } from "../shared/format";
@@ -34,6 +35,8 @@ interface Props {
   recorded: readonly number[];
   /** Tokens on each side of a peak that are asked for. */
   window: number;
+  /** What is known of a feature that cannot be shown whole. */
+  glimpse?: ComponentChildren;
 }
 
 const INTERVALS = 5;
@@ -54,10 +57,11 @@ export function Dashboard(props: Props) {
         <Stepper feature={choice.feature} d_sae={feature?.d_sae ?? null} onFeature={(to) => onChoice({ feature: to })} onStep={onStep} />
       </div>
       <Status asked={asked} />
+      {off && props.glimpse}
       {off && (
         <p class="sw-status" role="status">
           Without a kernel: {recorded.length === 1 ? "one feature" : `${count(recorded.length)} features`} can be opened in this
-          page, and #{choice.feature} is not among them. Open the notebook to see it.
+          page, and #{choice.feature} is not among them. Open the notebook to see it whole.
         </p>
       )}
       {feature && !off && <Whole {...{ feature, choice, onChoice, source, recorded, window }} waiting={asked.waiting} />}

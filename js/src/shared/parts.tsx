@@ -9,6 +9,7 @@ import { type Asked, useLive, usePlace, useRefusal } from "./host";
 /** The scale, always printed: five steps from 0 to `max`, and what `max` is. */
 export function Scale({ max, of }: { max: number; of: string }) {
   const { theme } = usePlace();
+  if (max <= 0) return <span class="sw-scale sw-muted">silent here: no colours</span>;
   return (
     <span class="sw-scale" role="img" aria-label={`colour scale from 0 to ${three(max)}, ${of}`}>
       <span>0</span>
