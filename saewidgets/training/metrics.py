@@ -132,6 +132,9 @@ def figure(metrics: pd.DataFrame, config: TrainConfig, events: Sequence[Mapping[
             x=event["tokens"], y=1 - 0.1 * (number % 9), xref="x", yref="y domain", text=label(event), showarrow=False,
             xanchor="left", font_size=10,
         )  # fmt: skip
+    if len(metrics):  # what the first steps fall below 0 by would leave no room for the rest
+        floor = min(0.0, float(metrics["explained_variance"].iloc[-1]))
+        fig.update_yaxes(autorangeoptions={"minallowed": floor}, row=1, col=2)
     fig.update_xaxes(title_text="vectors", row=2)
     fig.update_yaxes(rangemode="tozero", row=2)
     # inside the panel that has two curves, at the end that such curves leave free

@@ -171,6 +171,9 @@ def figure(
             xanchor="left", font_size=10,
         )  # fmt: skip
     fig.update_xaxes(rangemode="tozero", row=1, col=1)
+    # what the first steps fall below 0 by would leave no room for the rest
+    floor = min(0.0, *(value for value in explained if not math.isnan(value)), 0.0)
+    fig.update_yaxes(autorangeoptions={"minallowed": floor}, row=1, col=2)
     fig.update_xaxes(title_text="vectors", row=2)
     fig.update_yaxes(rangemode="tozero", row=2)
     fig.update_yaxes(title_text="explained variance", title_standoff=4, row=1, col=1)

@@ -31,6 +31,13 @@ function rough(p: number): string {
   return p > 0 && p < 0.001 ? "< 0.1 %" : p > 0.9995 && p < 1 ? "> 99.9 %" : `${p >= 0.1 ? (p * 100).toFixed(0) : (p * 100).toFixed(1)} %`;
 }
 
+/** Two probabilities, with a digit more where they would look alike and are not: 98.2 % and 97.9 %. */
+export function apart(before: number, after: number): [string, string] {
+  const [one, other] = [rough(before), rough(after)];
+  if (one !== other || Math.abs(after - before) < PRINTED) return [one, other];
+  return [`${(before * 100).toFixed(1)} %`, `${(after * 100).toFixed(1)} %`];
+}
+
 /** Whether the edits move any probability by what is printed. */
 export function isMoved({ before, after }: Pick<NextToken, "before" | "after">): boolean {
   return before.some((p, i) => Math.abs(after[i]! - p) >= PRINTED);
@@ -41,7 +48,8 @@ export function changeOf({ tokens, before, after }: NextToken): string {
   const token = tokens[0];
   if (!token) return "";
   if (!isMoved({ before, after })) return "the next token stays as it is.";
-  return `${inQuotes(token)} as the next token goes from ${rough(before[0]!)} to ${rough(after[0]!)}.`;
+  const [from, to] = apart(before[0]!, after[0]!);
+  return `${inQuotes(token)} as the next token goes from ${from} to ${to}.`;
 }
 
 const PRINTED = 0.0005;
@@ -87,17 +95,18 @@ function Change({ token, before, after, most }: { token: Token; before: number; 
   const [low, high] = before < after ? [before, after] : [after, before];
   const at = (p: number) => `${(most > 0 ? p / most : 0) * 100}%`;
   const same = Math.abs(after - before) < PRINTED;
+  const [from, to] = apart(before, after);
   return (
-    <div class="sw-change" role="listitem" aria-label={`${inQuotes(token)}: ${rough(before)}${same ? "" : ` before, ${rough(after)} after`}`}>
+    <div class="sw-change" role="listitem" aria-label={`${inQuotes(token)}: ${from}${same ? "" : ` before, ${to} after`}`}>
       <span class="sw-mono sw-ellipsis">{inQuotes(token)}</span>
       <span class="sw-dumbbell" aria-hidden="true">
         <i class="sw-common" style={{ width: at(low) }} />
         <i class={after > before ? "sw-up" : "sw-down"} style={{ left: at(low), width: at(high - low) }} />
         <i class="sw-before" style={{ left: at(before) }} />
       </span>
-      <span class="sw-number">{rough(before)}</span>
+      <span class="sw-number">{from}</span>
       <span class="sw-muted" aria-hidden="true">{same ? "" : "\u2192"}</span>
-      <span class="sw-number">{same ? "" : rough(after)}</span>
+      <span class="sw-number">{same ? "" : to}</span>
     </div>
   );
 }
