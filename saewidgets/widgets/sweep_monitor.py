@@ -195,9 +195,17 @@ class SweepMonitor(LookingBackWidget):
     @traitlets.validate("sae")
     def _sae_exists(self, proposal: dict[str, Any]) -> int | None:
         value: int | None = proposal["value"]
-        if value is not None and not 0 <= value < self._n:
-            raise traitlets.TraitError(f"There is no SAE number {value}: the sweep's are 0 to {self._n - 1}.")
-        return value
+        return None if value is None else self._existing(value)
+
+    def _existing(self, sae: int) -> int:
+        if not 0 <= sae < self._n:
+            raise traitlets.TraitError(f"There is no SAE number {sae}: the sweep's are 0 to {self._n - 1}.")
+        return sae
+
+    def _chosen(self, proposal: dict[str, Any]) -> LookBack:
+        if self.sae is not None:  # given along with a feature, it may be looked at after it
+            self._existing(self.sae)
+        return super()._chosen(proposal)
 
     @traitlets.observe("sae")
     def _begin_anew(self, change: dict[str, Any]) -> None:
