@@ -76,7 +76,8 @@ def test_search_is_the_index_s(word_index: FeatureIndex) -> None:
 def test_what_a_page_carries_finds_what_the_index_finds(word_index: FeatureIndex, text: str) -> None:
     """The rule of matching.ts, on what the page gets, against `index.search`."""
     _, (counts, features, scores, lengths, texts, kinds) = FeatureBrowserView([word_index]).matches(word_index.name)
-    ends, place = np.cumsum(np.frombuffer(lengths, "<u2")), np.repeat(np.arange(len(kinds)), np.frombuffer(counts, "<u2"))
+    ends = np.cumsum(np.frombuffer(lengths, "<u2"))
+    place = np.repeat(np.arange(len(kinds)), np.frombuffer(counts, "<u2"))
     said = [texts[start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     close = np.array([Wanted(text).closeness(word, kind > 0) for word, kind in zip(said, kinds, strict=True)])
     best: dict[int, float] = {}
