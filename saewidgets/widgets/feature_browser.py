@@ -22,7 +22,7 @@ TOKENS_IN_A_ROW = 6
 MOST_FOUND = 1000
 """Features that a search gives, best first."""
 RECORDED = 90
-"""Features that an exported page carries whole: at 29 kB each, 3 MB with the table of the embedded SAE's 3,072."""
+"""Features that an exported page carries whole: at 29 kB each, 3.6 MB with the table and scores of the embedded SAE."""
 FOUND_RECORDED = 16
 """Features of each token that a search without a kernel can find: its first 16 are those that the index finds."""
 SCORES_RECORDED = 40_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,8 +170,16 @@ def test_the_page_needs_no_kernel(
     root.locator(".sw-token-mark").first.hover()
     expect(root.locator(".sw-marker")).to_have_count(1)
     root.get_by_label("only recorded").uncheck()
-    root.get_by_role("searchbox").fill("Lily")
-    expect(root).to_contain_text("among the top tokens")
+    for query in (" Lily", "bridge", "he"):
+        found = notebook.run_cell(f"index.search({query!r}, n=16).feature.tolist()")
+        expected = [f"#{feature}" for feature in json.loads(found)]
+        root.get_by_role("searchbox").fill(query)
+        expect(root).to_contain_text(f"active on a token that says “{query}”, of each token the best")
+        if (by_match := root.get_by_role("button", name="best match first")).count():
+            by_match.click()  # it was sorted by max
+        expect(rows(root).first.locator(".sw-fb-id")).to_have_text(expected[0])
+        shown = rows(root).locator(".sw-fb-id").all_inner_texts()
+        assert shown[: len(expected)] == expected
     root.get_by_role("searchbox").press("Escape")
     off = root.locator(".sw-fb-off").first
     off.click()

@@ -184,7 +184,7 @@ def test_a_range_ends_with_its_feature(word_index: FeatureIndex) -> None:
     assert (dashboard.group, dashboard.context) == (0, "full")
 
 
-def test_a_page_carries_the_feature_and_its_neighbours(word_index: FeatureIndex) -> None:
+def test_a_page_carries_the_feature_and_all_that_it_links_to(word_index: FeatureIndex) -> None:
     dashboard = FeatureDashboard(word_index, feature=BRIDGE)
     taken = dashboard.snapshot()
     linked = word_index.similar(BRIDGE)["feature"].tolist()
