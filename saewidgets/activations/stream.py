@@ -61,8 +61,8 @@ class ActivationStream:
     ) -> None:
         """Cut the texts into contexts; nothing is run but a forward of a few tokens.
 
-        The texts are read here, once, and kept as token ids (8 bytes a token). So a streaming dataset is read as far
-        as `max_texts` or `max_tokens` say, and that part is then a known text like any other.
+        The texts are read here, once, and kept as token ids (8 bytes a token); a streaming dataset only as far as
+        `max_texts` or `max_tokens` say.
 
         Args:
             model: A `TransformerBridge`.
@@ -80,8 +80,7 @@ class ActivationStream:
             exclude_positions: Positions in the context that are left out; position 0 is an outlier in most models.
             prepend_bos: Begin every context with BOS.
             target_hook_name: A second hook, of which the batches hold the vectors too.
-            max_texts: Documents to read at most.
-            max_tokens: Tokens of text to read at most; the last document is cut there.
+            max_texts: Documents to read at most. `max_tokens`: tokens, where the last document is then cut.
 
         Raises:
             ValueError: an unknown hook, a context size that does not fit, no text, or text so short that no
