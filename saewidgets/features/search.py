@@ -54,7 +54,10 @@ def best_of_tokens(tables: Tables, vocabulary: StoredVocabulary, n: int, most: i
     """See `FeatureIndex.best_of_tokens`."""
     frame = _score(tables, vocabulary, {i: 1.0 for i, count in enumerate(vocabulary.counts) if count})
     frame = frame.sort_values(["score", "feature"], ascending=[False, True], kind="stable")
-    frame = frame.groupby("id", sort=False).head(n).head(most).sort_values("id", kind="stable")
+    # where that is too many, every token keeps its best before any has its second
+    frame["place"] = frame.groupby("id", sort=False).cumcount()
+    frame = frame[frame["place"] < n].sort_values("place", kind="stable").head(most)
+    frame = frame.sort_values(["id", "place"], kind="stable")
     return frame[["id", "feature", "score"]].rename(columns={"id": "token"}).reset_index(drop=True)
 
 

@@ -82,15 +82,11 @@ class RankSAE(SAE):
 def data_parallel(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cpu") -> RankSAE:
     """An SAE of which each process has a whole copy, and trains on its part of each batch.
 
-    Gradients are averaged over the processes as they come (as `DistributedDataParallel` does), so that all copies stay
-    the same bits. They are those of the whole batch: what an architecture takes from a batch as a whole (the n k
+    Gradients are averaged over the processes (in `rank_loop.TogetherGradients`), so that all copies stay the same bits.
+    They are those of the whole batch: what an architecture takes from a batch as a whole (the n k
     largest of batchtopk, the quotients of p_anneal), it takes from everyone's parts together.
     """
-    sae = RankSAE(cfg, shared_batch(get_architecture(cfg.architecture), ranks), None, device)
-    if ranks.size > 1:
-        for parameter in sae.parameters():
-            parameter.register_hook(lambda gradient: ranks.sum(gradient) / ranks.size)
-    return sae
+    return RankSAE(cfg, shared_batch(get_architecture(cfg.architecture), ranks), None, device)
 
 
 class PartOfBatch(WholeBatch):
@@ -103,7 +99,7 @@ class PartOfBatch(WholeBatch):
         return self.sum(rows.detach().sum(0)) / self._n
 
     def sum(self, total: Tensor) -> Tensor:
-        return self._ranks.sum(total)
+        return self._ranks.sum(total.detach())
 
     def least(self, smallest: Tensor) -> Tensor:
         return self._ranks.gather(smallest).amin(0)
@@ -141,7 +137,7 @@ def shared_batch(inner: Architecture, ranks: Ranks) -> Architecture:
             loss, *extra = ranks.sum(told) / ranks.size
             residual = losses.residual.new_zeros(n, losses.residual.shape[1])
             residual[mine] = losses.residual
-            # the value of all, the gradient of this part: the hooks of the parameters take the mean
+            # the value of all, the gradient of this part: the mean of everyone's is the batch's
             own = losses.loss * weight
             return Losses(
                 own + (loss - own).detach(),

@@ -13,7 +13,7 @@ import torch
 
 from saewidgets.sae import SAE, SAEConfig, save_sae
 from saewidgets.sae.config import strict
-from saewidgets.training import checkpoints
+from saewidgets.training import checkpoints, sweep_checkpoints
 from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
@@ -122,6 +122,11 @@ class TrainJob:
         else:
             config = config if ranks.rank == 0 else config.replace(n_snapshots=0, n_evaluations=0)
             sae = data_parallel(cfg, ranks, device)
+        if folder and not listed(folder) and (checkpoints.listed(folder) or sweep_checkpoints.folders(folder)):
+            raise ValueError(
+                f"The folder {folder} holds checkpoints of one process or of a sweep, from which several processes "
+                "cannot go on. Go on with one process, or choose another checkpoint_dir."
+            )
         vectors = Vectors(acts, sae)
         loop = RankLoop(sae, vectors, config, held_out_score(acts, None), ranks)
         if folder and (found := listed(folder)):

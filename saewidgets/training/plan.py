@@ -173,8 +173,8 @@ def _machine(device: str | Machine, precision: str, d_in: int, d_sae: int, k: in
         return device
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"plan: precision must be 'float32' or 'bfloat16', got {precision!r}.")
-    if device in CARDS:
-        return CARDS[device][precision]
+    if device.lower() in CARDS:
+        return CARDS[device.lower()][precision]
     try:
         return measure(device, d_in, d_sae, k)
     except (RuntimeError, AssertionError) as error:

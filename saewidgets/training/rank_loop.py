@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,19 @@ _PREFIX = "distributed-"
 
 
 class TogetherGradients(Gradients):
-    """`Gradients` of a step that all processes take together: one alone cannot halve it, the others would wait."""
+    """`Gradients` of a step that all processes take together: one alone cannot halve it, the others would wait.
+
+    `shared`: the processes that each have a part of the batch; their gradients are averaged, one parameter after the
+    other in everyone's same order (autograd's differs with the form of a code). None where the features are spread.
+    """
+
+    def __init__(self, sae: SAE, parameters: Sequence[Tensor], precision: str, shared: Ranks | None) -> None:
+        super().__init__(sae, parameters, precision)
+        self._shared = shared
 
     def of(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> tuple[Losses, list[Tensor]]:
         try:
-            return self._of_part(x, target, knobs, dead)
+            losses, gradients = self._of_part(x, target, knobs, dead)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -48,6 +56,19 @@ class TogetherGradients(Gradients):
                 f"{str(self.sae.device)!r} has no memory for its part of a batch of {len(x)} vectors. Take a smaller "
                 "batch_size or more processes, or split='features'. The run can go on from its last checkpoint."
             ) from error
+        if self._shared is None:
+            return losses, gradients
+        pairs = zip(gradients, self.parameters, strict=True)
+        return losses, [self._mean(as_in_memory(gradient, parameter), self._shared) for gradient, parameter in pairs]
+
+    @staticmethod
+    def _mean(gradient: Tensor, shared: Ranks) -> Tensor:
+        return shared.sum(gradient) / shared.size
+
+
+def as_in_memory(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient that lies in memory as its parameter does: what processes add must lie alike in all of them."""
+    return gradient.contiguous() if parameter.is_contiguous() else gradient.t().contiguous().t()
 
 
 class RankLoop(Loop):
@@ -56,6 +77,10 @@ class RankLoop(Loop):
     def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None, ranks: Ranks) -> None:
         super().__init__(sae, vectors, config, score)
         self.ranks = ranks
+        if ranks.size > 1 and config.compile:
+            raise ValueError("compile=True is for one process. Leave it out: what processes say is not compiled.")
+        if self.sharded and config.clip_norm is not None:
+            raise ValueError("clip_norm needs the gradient in one piece. Take split='data', or leave it out.")
 
     @property
     def sharded(self) -> bool:
@@ -65,17 +90,14 @@ class RankLoop(Loop):
     def get_ready(self, centre: Tensor) -> Steps:
         steps = self._steps_from(centre)
         if self.ranks.size > 1:
-            if self.config.compile:
-                raise ValueError("compile=True is for one process. Leave it out: what processes say is not compiled.")
-            steps.gradients = TogetherGradients(self.sae, steps.parameters, self.config.precision)
+            shared = None if self.sharded else self.ranks
+            steps.gradients = TogetherGradients(self.sae, steps.parameters, self.config.precision, shared)
         return steps
 
     def _steps_from(self, centre: Tensor) -> Steps:
         architecture = self.sae.architecture
         if not isinstance(architecture, ShardedTopK):
             return super().get_ready(centre)
-        if self.config.clip_norm is not None:
-            raise ValueError("clip_norm needs the gradient in one piece. Take split='data', or leave it out.")
         if self.settings.lr is None:
             self.settings.lr = self.config.peak_lr(architecture.whole.d_sae, self.planned)
         self.steps = ShardedSteps(self.sae, self.config, self.planned, centre)

@@ -33,7 +33,8 @@ def resume_training(
     """Go on with a run, or a sweep, from its newest whole checkpoint, in a thread; returns at once.
 
     `path`: the `checkpoint_dir` of a run (`run.sae` is its SAE), or one checkpoint in it; or that of a sweep, which
-    then comes back as `sweep` gave it, with all its SAEs (`checkpoint_dir/sae-i` is one alone). They go on from the
+    then comes back as `sweep` gave it, with all its SAEs (`checkpoint_dir/sae-i` is one alone, which takes the
+    place of the sweep's checkpoints: the sweep cannot go on afterwards, so copy the folder first). They go on from the
     last moment of which each has a checkpoint; one that had failed stays as it was left.
 
     `acts`: the stream that it began with, made again; it is sought, not read over. On the same machine it ends with the

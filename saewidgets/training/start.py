@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from saewidgets.sae import SAE
+from saewidgets.sae import SAE, SAEConfig
 from saewidgets.training import checkpoints, sweep_checkpoints
 from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
@@ -44,7 +44,8 @@ def train(
     `.wait()`.
     """
     if not isinstance(sae, SAE):
-        raise TypeError(f"train needs an SAE first, got {type(sae).__name__}.")
+        hint = ": wrap it, sw.SAE(cfg)" if isinstance(sae, SAEConfig) else ""
+        raise TypeError(f"train needs an SAE first, got {type(sae).__name__}{hint}.")
     if config is None:
         raise TypeError(f"train needs to know how long: {EXAMPLE}.")
     if not isinstance(config, TrainConfig):

@@ -24,9 +24,9 @@ MOST_FOUND = 1000
 RECORDED = 90
 """Features that an exported page carries whole: at 29 kB each, 3.6 MB with the table and scores of the embedded SAE."""
 FOUND_RECORDED = 16
-"""Features of each token that a search without a kernel can find: its first 16 are those that the index finds."""
+"""Features of each token that a search without a kernel can find: its first are those that the index finds."""
 SCORES_RECORDED = 40_000
-"""Of all tokens together; 8 bytes each, and the lowest scores are left out."""
+"""Of all tokens together; 8 bytes each; beyond it each token has fewer than the above."""
 RECORDED_WINDOW = 24
 """Tokens on each side of a peak that an exported page carries; with 32 a feature takes a third more."""
 SORTS = ("match", "feature", "density", "max", "mean", "cosine")

@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import saewidgets as sw
+from saewidgets.sae import selection
 from saewidgets.sae.architectures import Knobs, architectures, get_architecture
+from saewidgets.training.distributed import Ranks
 from saewidgets.training.rank_loop import TogetherGradients, listed
 
 HOOK = "blocks.1.hook_resid_post"
@@ -178,4 +180,35 @@ def test_memory_that_runs_out_on_one_process_gets_a_sentence(monkeypatch: pytest
     monkeypatch.setattr(sae.architecture, "loss", loss)
     x = torch.randn(4, 8)
     with pytest.raises(MemoryError, match="no memory for its part of a batch of 4 vectors. Take a smaller batch_size"):
-        TogetherGradients(sae, list(sae.parameters()), "float32").of(x, x, Knobs(0.0, 2, 0.5), None)
+        TogetherGradients(sae, list(sae.parameters()), "float32", None).of(x, x, Knobs(0.0, 2, 0.5), None)
+
+
+class Listening(Ranks):
+    """Two processes of which the other has the same; what is added up is written down."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = 0, 2
+        self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.seen.append((tuple(tensor.shape), tensor.stride()))
+        return 2 * tensor
+
+
+@pytest.mark.parametrize("architecture", ["relu", "gated", "jumprelu", "p_anneal"])
+def test_gradients_are_added_in_one_order_whatever_form_the_code_has(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose part is dense takes the dense form, another the sparse one; their sums must not mix."""
+    sae = sw.SAE(sw.SAEConfig(d_in=8, d_sae=16, architecture=architecture))
+    x, seen = torch.randn(64, 8), []
+    for density in (0.0, 1.0):
+        monkeypatch.setattr(selection, "MAX_DENSITY", density)
+        ranks = Listening()
+        gradients = TogetherGradients(sae, list(sae.parameters()), "float32", ranks)
+        found = gradients.of(x, x, Knobs(0.1, 0, 0.5), None)[1]
+        seen.append((ranks.seen, found))
+    assert seen[0][0] == seen[1][0]
+    assert [shape for shape, _ in seen[0][0]] == [tuple(p.shape) for p in sae.parameters()]
+    for dense, sparse in zip(seen[0][1], seen[1][1], strict=True):
+        assert torch.allclose(dense, sparse, atol=1e-5)

@@ -155,7 +155,7 @@ function useSearch(index: string, query: string, table: Table | null): Search {
 function searchedHere(table: Table, matches: readonly Scored[], query: string): Search {
   try {
     const found = searchHere(table, matches, query);
-    const message = `no token says \u201c${query}\u201d; a text of several tokens is looked for only with Python`;
+    const message = `no token in this page says \u201c${query}\u201d; a text of several tokens is looked for only with Python`;
     return { found, message: found.length === 0 ? message : null, error: null };
   } catch (error) {
     return { found: [], message: null, error: (error as Error).message };

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from saewidgets.sae.config import SAEConfig
     from saewidgets.sae.sae import SAE
 
-MEMORY = 0.99
-"""Share of the threshold that one step keeps."""
+MEMORY = 0.9
+"""Share of the threshold that one step keeps: ten steps' worth, so that a short run's is not that of its beginning."""
 
 
 @register("batchtopk")
