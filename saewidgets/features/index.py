@@ -207,8 +207,8 @@ class FeatureIndex:
     def best_of_tokens(self, n: int = 16, most: int = 40_000) -> pd.DataFrame:
         """The n best features of every scanned token, each with the `score` that a search for just this token gives it.
 
-        Columns: token (its id), feature, score; by token, best first. At most `most` rows: where that is fewer than n for
-        each, every token keeps its best before any has its second. The first features of a `search` can be had from
+        Columns: token (its id), feature, score; by token, best first. At most `most` rows: where these are too few for
+        all, every token keeps its best before any has its second. The first features of a `search` can be had from
         it without the index, unless no single token says the text.
         """
         return search.best_of_tokens(self._tables, self._vocabulary, n, most)
