@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -235,12 +235,13 @@ class ActivationCache:
         self._expect(epoch, high, min(2 * high - low, self.n_vectors))
 
     def _expect(self, epoch: int, low: int, high: int) -> None:
-        """Let the disk read these vectors while others are worked on."""
+        """Let the disk read these vectors while others are worked on; what is wrong with them, the reading says."""
         runs = self._runs_of(epoch, low, high) if low < high else []
-        for key, width in zip(("vectors", "targets"), self._widths, strict=False):
-            for rows, some in self._open(runs, key, width):
-                for _, row, length, _ in some:
-                    rows.expect(row, length)
+        with suppress(ValueError):
+            for key, width in zip(("vectors", "targets"), self._widths, strict=False):
+                for rows, some in self._open(runs, key, width):
+                    for _, row, length, _ in some:
+                        rows.expect(row, length)
 
     def _runs_of(self, epoch: int, low: int, high: int) -> list[list[int]]:
         """The runs that hold vectors low to high of an epoch, as they lie on the disk.

@@ -56,14 +56,11 @@ class TogetherGradients(Gradients):
                 f"{str(self.sae.device)!r} has no memory for its part of a batch of {len(x)} vectors. Take a smaller "
                 "batch_size or more processes, or split='features'. The run can go on from its last checkpoint."
             ) from error
-        if self._shared is None:
+        shared = self._shared
+        if shared is None:
             return losses, gradients
-        pairs = zip(gradients, self.parameters, strict=True)
-        return losses, [self._mean(as_in_memory(gradient, parameter), self._shared) for gradient, parameter in pairs]
-
-    @staticmethod
-    def _mean(gradient: Tensor, shared: Ranks) -> Tensor:
-        return shared.sum(gradient) / shared.size
+        alike = [as_in_memory(gradient, own) for gradient, own in zip(gradients, self.parameters, strict=True)]
+        return losses, [shared.sum(gradient) / shared.size for gradient in alike]
 
 
 def as_in_memory(gradient: Tensor, parameter: Tensor) -> Tensor:
@@ -107,16 +104,32 @@ class RankLoop(Loop):
         folder = self.config.checkpoint_dir
         if folder is None or self.steps is None or self.saved_at == self.tokens:
             return
-        path = Path(folder) / f"{_PREFIX}{self.step:09d}"
-        if self.ranks.rank == 0:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / _STATE).write_text(json.dumps(state_of(self)), encoding="utf-8")
-        self.ranks.sum(torch.zeros((), device=self.sae.device))  # no one writes before the folder is there
-        save(self._parts(tensors_of(self)), checkpoint_id=path, no_dist=self.ranks.size == 1)
         self.saved_at = self.tokens
+        path = Path(folder) / f"{_PREFIX}{self.step:09d}"
+        try:
+            self._open(path)
+            # torch lets an error of one process be raised in all
+            save(self._parts(tensors_of(self)), checkpoint_id=path, no_dist=self.ranks.size == 1)
+        except Exception as error:  # whatever it is, it is not worth the run
+            self._excuse("checkpoint", error)
+            return
+        self.saved = True
         if self.ranks.rank == 0:
             for old in listed(folder)[: -self.config.keep_last]:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _open(self, path: Path) -> None:
+        """The folder of a checkpoint, with what is no tensor. OSError in all processes if the first cannot make it."""
+        error = None
+        if self.ranks.rank == 0:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                (path / _STATE).write_text(json.dumps(state_of(self)), encoding="utf-8")
+            except OSError as failed:
+                error = failed
+        # no one writes before the folder is there, and no one waits for one that will not be
+        if float(self.ranks.sum(torch.tensor(float(error is not None), device=self.sae.device))):
+            raise error or OSError("process 0 cannot write to its folder")
 
     def go_on_from(self, path: Path) -> None:
         """Take up the run where a checkpoint was written, by however many processes."""

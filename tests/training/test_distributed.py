@@ -18,8 +18,10 @@ import torch
 import saewidgets as sw
 from saewidgets.sae import selection
 from saewidgets.sae.architectures import Knobs, architectures, get_architecture
-from saewidgets.training.distributed import Ranks
-from saewidgets.training.rank_loop import TogetherGradients, listed
+from saewidgets.training.data import Vectors
+from saewidgets.training.distributed import Ranks, data_parallel
+from saewidgets.training.rank_loop import RankLoop, TogetherGradients, listed
+from saewidgets.training.run import TrainingRun
 
 HOOK = "blocks.1.hook_resid_post"
 SAME = ("loss", "explained_variance", "l0", "dead_fraction", "deaths", "births", "aux_loss", "tokens", "step")
@@ -181,6 +183,30 @@ def test_memory_that_runs_out_on_one_process_gets_a_sentence(monkeypatch: pytest
     x = torch.randn(4, 8)
     with pytest.raises(MemoryError, match="no memory for its part of a batch of 4 vectors. Take a smaller batch_size"):
         TogetherGradients(sae, list(sae.parameters()), "float32", None).of(x, x, Knobs(0.0, 2, 0.5), None)
+
+
+def test_a_part_that_is_the_whole_is_trained_as_the_whole() -> None:
+    """As one process is, that goes on from what several began: sums over the batch have no gradient."""
+    cfg = sw.SAEConfig(d_in=8, d_sae=16, architecture="p_anneal")
+    x = torch.randn(64, 8)
+    found = []
+    for sae in (sw.SAE(cfg), data_parallel(cfg, Ranks())):
+        loss = sae.architecture.loss(sae, x, x, Knobs(0.1, 0, 0.5), None).loss
+        found.append(torch.autograd.grad(loss, list(sae.parameters())))
+    for alone, shared in zip(*found, strict=True):
+        assert torch.allclose(alone, shared, atol=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_costs_the_checkpoint_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    x = torch.randn(600, 8)
+    sae = data_parallel(sw.SAEConfig(d_in=8, d_sae=16, k=2), Ranks())
+    config = sw.TrainConfig(n_tokens=600, checkpoint_dir=str(tmp_path / "file"), checkpoint_every=300, n_snapshots=0)
+    run = TrainingRun(RankLoop(sae, Vectors(x, sae), config, None, Ranks()), [], 1)
+    run.start()
+    run.wait()
+    assert run.state == "finished"
+    assert "The checkpoint of step" in run.checkpoint_errors[0] and "could not be written" in run.checkpoint_errors[0]
 
 
 class Listening(Ranks):
