@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from saewidgets.sae.sae import SAE
 
 MEMORY = 0.5
-"""Share of the threshold that one step keeps. The threshold falls all through a run, and an average over many steps says
-what it was: with 0.99, a run of 50 steps had 7 active features where k is 16 (tests/benchmarks/short_runs.py)."""
+"""Share of the threshold that one step keeps. The threshold falls all through a run, and an average over many steps
+says what it was: with 0.99, a run of 50 steps had 7 active features where k is 16 (tests/benchmarks/short_runs.py)."""
 
 
 @register("batchtopk")
