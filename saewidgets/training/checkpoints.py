@@ -28,6 +28,9 @@ from torch import Tensor
 TENSORS, STATE = "tensors.safetensors", "state.json"
 NAME = re.compile(r"checkpoint-(\d+)-step-(\d+)")
 SCRATCH = ".writing-"
+TOGETHER, TOGETHER_WHOLE = "distributed-", ".metadata"
+"""What a folder that several processes wrote is called, and the file that torch writes into it last."""
+
 FORMAT = 1
 """Of state.json; another number is refused."""
 
@@ -45,6 +48,11 @@ def listed(folder: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a folder, whole or not, oldest first."""
     found = [(NAME.fullmatch(path.name), path) for path in Path(folder).glob("checkpoint-*")]
     return [path for match, path in sorted((int(m[1]), path) for m, path in found if m)]
+
+
+def of_processes(folder: str | os.PathLike[str]) -> list[Path]:
+    """The whole checkpoints in a folder that several processes wrote together (see `rank_loop`), oldest first."""
+    return sorted(path for path in Path(folder).glob(f"{TOGETHER}*") if (path / TOGETHER_WHOLE).is_file())
 
 
 def write(folder: str | os.PathLike[str], step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:

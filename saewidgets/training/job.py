@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -13,18 +15,24 @@ import torch
 
 from saewidgets.sae import SAE, SAEConfig, save_sae
 from saewidgets.sae.config import strict
-from saewidgets.training import checkpoints, sweep_checkpoints
+from saewidgets.training import checkpoints, rank_loop, sweep_checkpoints
 from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.distributed import Ranks, data_parallel, together
-from saewidgets.training.rank_loop import RankLoop, listed
+from saewidgets.training.rank_loop import RankLoop
 from saewidgets.training.resume import resume_training
 from saewidgets.training.run import TrainingRun
-from saewidgets.training.sharded import feature_sharded, whole_sae
+from saewidgets.training.sharded import check_spreads, feature_sharded, whole_sae
 from saewidgets.training.start import train
 
 SPLITS = ("data", "features")
+
+FROM_N_TOKENS = ("dead_window", "n_evaluations", "checkpoint_every")
+"""Options of `TrainConfig` that follow from n_tokens where they are not given."""
+
+LIVE = {"sparsity": "sparsity_coefficient"}
+"""What `run.set` may have changed, under its name in a config, where that is another."""
 
 
 @strict
@@ -102,19 +110,35 @@ class TrainJob:
         Under torchrun every process does this; they train together. `device`: this process's GPU, else the CPU, by
         default. `on_metrics` hears of the rows in process 0 alone.
 
-        Raises what `train`, `SAEConfig` and `TrainConfig` raise.
+        Raises what `train`, `SAEConfig` and `TrainConfig` raise, and ValueError if checkpoint_dir holds checkpoints of
+        a run with other settings than these; n_tokens alone may be another, not below what is trained already.
         """
         ranks = Ranks()
         device = torch.device(device) if device is not None else device_here()
         acts = together(self._activations(device), ranks)
         config = TrainConfig(**self.train)
         cfg = SAEConfig(**{"d_in": acts.d_in, **self.sae})
+        if self.split == "features":
+            check_spreads(cfg, ranks.size)
         hears = [on_metrics] if on_metrics is not None and ranks.rank == 0 else []
         folder = config.checkpoint_dir
-        if ranks.size == 1 and not (folder and listed(folder)):
-            if folder and checkpoints.listed(folder):
-                return cast(TrainingRun, resume_training(folder, acts, on_metrics=hears, device=device))
-            return train(SAE(cfg, device=device), acts, config, on_metrics=hears)
+        alone, shared = (checkpoints.listed(folder), checkpoints.of_processes(folder)) if folder else ([], [])
+        if ranks.size == 1 and not shared:
+            if not folder or not alone:
+                return train(SAE(cfg, device=device), acts, config, on_metrics=hears)
+            self._check_same(_newest_state(alone), cfg, config)
+            run = resume_training(folder, acts, config.n_tokens, on_metrics=hears, device=device)
+            return cast(TrainingRun, run)
+        if folder and not shared and (alone or sweep_checkpoints.folders(folder)):
+            raise ValueError(
+                f"The folder {folder} holds checkpoints of one process or of a sweep, from which several processes "
+                "cannot go on. Go on with one process, or choose another checkpoint_dir."
+            )
+        if shared:
+            state = rank_loop.state_in(shared[-1])
+            self._check_same(state, cfg, config)
+            # lengths that follow from n_tokens stay those of the run that began
+            config = TrainConfig(**state["config"]).replace(n_tokens=config.n_tokens, checkpoint_dir=folder)
         if self.split == "features":
             # what looks at the whole SAE while it trains would have to put it together first
             config = config.replace(n_snapshots=0, n_evaluations=0)
@@ -122,18 +146,33 @@ class TrainJob:
         else:
             config = config if ranks.rank == 0 else config.replace(n_snapshots=0, n_evaluations=0)
             sae = data_parallel(cfg, ranks, device)
-        if folder and not listed(folder) and (checkpoints.listed(folder) or sweep_checkpoints.folders(folder)):
-            raise ValueError(
-                f"The folder {folder} holds checkpoints of one process or of a sweep, from which several processes "
-                "cannot go on. Go on with one process, or choose another checkpoint_dir."
-            )
-        vectors = Vectors(acts, sae)
-        loop = RankLoop(sae, vectors, config, held_out_score(acts, None), ranks)
-        if folder and (found := listed(folder)):
-            loop.go_on_from(found[-1])
+        loop = RankLoop(sae, Vectors(acts, sae), config, held_out_score(acts, None), ranks)
+        if shared:
+            loop.go_on_from(shared[-1])
         run = TrainingRun(loop, hears, torch.get_num_threads())
         run.start()
         return run
+
+    def _check_same(self, state: Mapping[str, Any], cfg: SAEConfig, config: TrainConfig) -> None:
+        """ValueError if the checkpoint of this state is not of such an SAE, trained so, or is further already."""
+        folder, stored = config.checkpoint_dir, {**state["sae"]["cfg"], **state["config"]}
+        apart = {"n_tokens", "checkpoint_dir"} | {name for name in FROM_N_TOKENS if name not in self.train}
+        if self.split == "features":
+            apart |= {"n_snapshots", "n_evaluations"}  # which are none then
+        apart |= {LIVE.get(event["name"], event["name"]) for event in state["events"]}
+        now = json.loads(json.dumps({**cfg.to_dict(), **config.to_dict()}))
+        differing = [name for name in now if name not in apart and now[name] != stored.get(name)]
+        if differing:
+            told = ", ".join(f"{name} ({stored.get(name)!r} there, {now[name]!r} in the job)" for name in differing)
+            raise ValueError(
+                f"The folder {folder} holds checkpoints of a run with other settings: {told}. Make them those of the "
+                "run (n_tokens alone may change), or choose another checkpoint_dir."
+            )
+        if config.n_tokens < state["tokens"]:
+            raise ValueError(
+                f"n_tokens is {config.n_tokens:,}, but the run in {folder} has trained on {state['tokens']:,} vectors "
+                "already. Give more, or choose another checkpoint_dir."
+            )
 
     def finish(self, run: TrainingRun) -> SAE | None:
         """Wait for a run of `start`, put its SAE together in process 0, and save it to `output` there.
@@ -157,6 +196,14 @@ class TrainJob:
         model = load_model(options.pop("model", None), device=device)
         texts = Path(options.pop("texts")) if "texts" in options else load_texts()
         return ActivationStream(model, texts, **options)
+
+
+def _newest_state(saved: Sequence[Path]) -> dict[str, Any]:
+    """What is no tensor, of the newest checkpoint that can be read. ValueError if there is none."""
+    for path in saved[:0:-1]:
+        with suppress(ValueError):
+            return checkpoints.read_state(path)
+    return checkpoints.read_state(saved[0])
 
 
 def device_here() -> torch.device:

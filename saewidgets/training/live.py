@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 NAMES = ("lr", "sparsity", "k", "revive")
 """What `run.set` takes."""
 
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "l1_coefficient": "sparsity",
+    "l0_coefficient": "sparsity",
+    "sparsity_coefficient": "sparsity",
+    "aux_coefficient": "revive",
+}
+"""What the same things are called in a config, or in other libraries."""
+
 EVENT_COLUMNS = ("step", "tokens", "name", "old", "new")
 
 Value = float | int | bool | None
@@ -70,8 +79,8 @@ class Settings:
             raise TypeError(f"Nothing to set. A run has: {', '.join(NAMES)}, as in run.set(lr=1e-4).")
         for name, value in changes.items():
             if name not in NAMES:
-                near = difflib.get_close_matches(name, NAMES, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                near = ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, NAMES, n=1)), None)
+                hint = f" Did you mean {near!r}?" if near else ""
                 raise TypeError(f"A run has no setting {name!r}.{hint} It has: {', '.join(NAMES)}.")
             if getattr(self, name) is None and name != "lr":
                 what = {"sparsity": "sparsity penalty", "k": "k", "revive": "way to revive dead features"}[name]

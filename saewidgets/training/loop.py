@@ -39,8 +39,8 @@ class Loop:
 
     Used by one thread; others may read. `step`, `tokens`: taken so far. `rows`, `events`: the record. `planned`: steps
     of the run as it was known when it began. `position`: of the stream, after the last batch that was taken. `logged`,
-    `marked`: tokens and seconds at the last row. `saved_at`: tokens at the last checkpoint, or the last attempt at one;
-    `saved`: whether there is one to go on from.
+    `marked`: tokens, and seconds spent on steps, at the last row. `saved_at`: tokens at the last checkpoint, or the
+    last attempt at one; `saved`: whether there is one to go on from.
     """
 
     def __init__(self, sae: SAE, vectors: Vectors, config: TrainConfig, score: Score | None) -> None:
@@ -70,6 +70,11 @@ class Loop:
     def failure(self) -> None:
         """One SAE has no part that could fail while the rest goes on."""
         return None
+
+    @property
+    def goes_on(self) -> str:
+        """How the run is taken up from its last checkpoint, in a sentence."""
+        return f"sw.resume_training({self.config.checkpoint_dir!r}, acts) goes on from the last checkpoint."
 
     @property
     def n_tokens(self) -> int:
@@ -184,11 +189,15 @@ class Loop:
         """Read the sums of the last steps from the device and write them as a row, number `now`."""
         steps, config, n_vectors = self.begun(), self.config, self.vectors.n_vectors
         readings, seconds = steps.read(), self.clock.seconds
+        worked = seconds - self.clock.aside
         progress = self.tokens / config.n_tokens
         knobs, settings = self.settings.knobs_at(progress), self.settings
         n = config.n_evaluations or 0
         due = any(before < round(config.n_logs * (i + 1) / n) <= now for i in range(n))
-        recovered = self.score(self.sae.clone()) if self.score is not None and due else math.nan
+        recovered = math.nan
+        if self.score is not None and due:
+            with self.clock.beside():
+                recovered = self.score(self.sae.clone())
         row: dict[str, float] = {
             "step": self.step,
             "tokens": self.tokens,
@@ -203,14 +212,14 @@ class Loop:
             "lr": settings.lr_at(progress),
             "sparsity": knobs.sparsity if settings.sparsity is not None else math.nan,
             "k": float(knobs.k) if settings.k is not None else math.nan,
-            "vectors_per_second": (self.tokens - self.logged) / max(seconds - self.marked, 1e-9),
+            "vectors_per_second": (self.tokens - self.logged) / max(worked - self.marked, 1e-9),
             "seconds": seconds,
             "ce_loss_recovered": recovered,
             "skipped_steps": readings.skipped,
             **readings.extra,
         }
         self.rows.append(row)
-        self.logged, self.marked = self.tokens, seconds
+        self.logged, self.marked = self.tokens, worked
         if readings.skipped_in_a_row >= MAX_SKIPPED:
             raise ArithmeticError(
                 f"{readings.skipped_in_a_row} steps in a row gave NaN or infinities. The SAE keeps the weights "

@@ -29,7 +29,7 @@ COLUMNS = {
     "lr": "learning rate now",
     "sparsity": "weight of the sparsity penalty now; NaN where there is none",
     "k": "active features that are trained with now; NaN where the architecture has no k",
-    "vectors_per_second": "since the last row, without pauses; slower where a block of activations was read",
+    "vectors_per_second": "since the last row, without pauses and measuring; slower where a block was read",
     "seconds": "time since the start without pauses: reading activations, training, measuring",
     "ce_loss_recovered": "on held-out text; NaN in rows where it was not measured",
     "skipped_steps": "steps left out because of NaN or infinities, since the start",

@@ -7,8 +7,8 @@ and any number of processes can go on from it. What is no tensor is in run.json 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from saewidgets.sae import SAE
 from saewidgets.sae.architectures import Knobs, Losses
+from saewidgets.training.checkpoints import TOGETHER, of_processes
 from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors
 from saewidgets.training.distributed import Ranks
@@ -31,8 +32,10 @@ from saewidgets.training.saved import state_of, tensors_of
 from saewidgets.training.sharded import ShardedSteps, ShardedTopK, as_part, features_at
 from saewidgets.training.step import Steps
 
-_STATE, _WHOLE = "run.json", ".metadata"  # torch writes the second one last
-_PREFIX = "distributed-"
+_STATE = "run.json"
+
+# one process may go on from what several wrote, and that is what it wants
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 class TogetherGradients(Gradients):
@@ -105,7 +108,7 @@ class RankLoop(Loop):
         if folder is None or self.steps is None or self.saved_at == self.tokens:
             return
         self.saved_at = self.tokens
-        path = Path(folder) / f"{_PREFIX}{self.step:09d}"
+        path = Path(folder) / f"{TOGETHER}{self.step:09d}"
         try:
             self._open(path)
             # torch lets an error of one process be raised in all
@@ -115,7 +118,7 @@ class RankLoop(Loop):
             return
         self.saved = True
         if self.ranks.rank == 0:
-            for old in listed(folder)[: -self.config.keep_last]:
+            for old in of_processes(folder)[: -self.config.keep_last]:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _open(self, path: Path) -> None:
@@ -124,16 +127,23 @@ class RankLoop(Loop):
         if self.ranks.rank == 0:
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                (path / _STATE).write_text(json.dumps(state_of(self)), encoding="utf-8")
+                (path / _STATE).write_text(json.dumps(self._state()), encoding="utf-8")
             except OSError as failed:
                 error = failed
         # no one writes before the folder is there, and no one waits for one that will not be
         if float(self.ranks.sum(torch.tensor(float(error is not None), device=self.sae.device))):
             raise error or OSError("process 0 cannot write to its folder")
 
+    def _state(self) -> dict[str, Any]:
+        """What is no tensor, of the whole SAE and not of this process's part."""
+        state, architecture = state_of(self), self.sae.architecture
+        if isinstance(architecture, ShardedTopK):
+            state["sae"]["cfg"] = architecture.whole.to_dict()
+        return state
+
     def go_on_from(self, path: Path) -> None:
         """Take up the run where a checkpoint was written, by however many processes."""
-        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        state = state_in(path)
         ours, theirs = self.vectors.fingerprints(), state["stream"]["fingerprints"]
         if ours != theirs:
             differing = [name for name in theirs or {} if (ours or {}).get(name) != theirs[name]]
@@ -156,6 +166,10 @@ class RankLoop(Loop):
         any_dead = self.ranks.sum(torch.tensor(len(dead), device=dead.device)) if self.sharded else len(dead)
         steps.dead = dead if int(any_dead) else None
 
+    @property
+    def goes_on(self) -> str:
+        return f"The same job goes on from its last checkpoint in {self.config.checkpoint_dir!r}."
+
     def _room(self, name: str, entry: Any) -> Tensor:
         """Memory for this process's part of a tensor of the checkpoint."""
         shape, at = list(entry.size), self._features_at(name)
@@ -174,6 +188,7 @@ class RankLoop(Loop):
         return features_at(name, [n for n, _ in self.sae.named_parameters()]) if self.sharded else None
 
 
-def listed(folder: str | os.PathLike[str]) -> list[Path]:
-    """The whole checkpoints in a folder, oldest first."""
-    return sorted(path for path in Path(folder).glob(f"{_PREFIX}*") if (path / _WHOLE).is_file())
+def state_in(path: Path) -> dict[str, Any]:
+    """What is no tensor in a checkpoint."""
+    state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from saewidgets.training.config import TrainConfig
 from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.loop import Loop
 from saewidgets.training.run import TrainingRun
-from saewidgets.training.start import as_callbacks
+from saewidgets.training.start import JOB_GOES_ON, as_callbacks
 from saewidgets.training.sweep import SweepRun
 from saewidgets.training.sweep_loop import SweepLoop
 
@@ -46,9 +47,15 @@ def resume_training(
     refused unless `allow_unverified=True`, and what was trained on already is read over, as it cannot be sought.
 
     Raises FileNotFoundError if there is no checkpoint, ValueError if none is whole, if an SAE of the sweep is missing,
-    if the stream is another one (what differs is named), or if n_tokens is less than was trained already.
+    if several processes wrote it together (`TrainJob` goes on from those), if the stream is another one (what differs
+    is named), or if n_tokens is less than was trained already.
     """
     callbacks = as_callbacks(on_metrics)
+    if checkpoints.of_processes(path) or (Path(path) / checkpoints.TOGETHER_WHOLE).is_file():
+        raise ValueError(
+            f"{os.fspath(path)} was written by several processes together. The job that wrote it goes on from it, on "
+            f"any number of processes: {JOB_GOES_ON}."
+        )
     if checkpoints.listed(path) or not sweep_checkpoints.folders(path):
         checkpoint, damaged = checkpoints.newest(path)
         (loop,) = _loops([checkpoint], acts, n_tokens, held_out, device, allow_unverified)

@@ -125,6 +125,5 @@ class TrainingRun(BackgroundRun):
     def _what_stays(self) -> str:
         sentences = ["The SAE keeps what it has learned (run.sae)."] if self.step else []
         if self._loop.saved:
-            go_on = f"sw.resume_training({self.config.checkpoint_dir!r}, acts)"
-            sentences.append(f"{go_on} goes on from the last checkpoint.")
+            sentences.append(self._loop.goes_on)
         return " ".join(sentences)

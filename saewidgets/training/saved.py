@@ -35,6 +35,7 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "logged": loop.logged,
         "marked": loop.marked,
         "seconds": loop.clock.seconds,
+        "aside": loop.clock.aside,
         "micro_batch": loop.begun().gradients.micro_batch,
         "rows": loop.rows,
         "events": loop.events,
@@ -63,7 +64,7 @@ def put_back(loop: Loop, state: Mapping[str, Any], tensors: Mapping[str, Tensor]
     loop.position = tuple(stream["position"])
     loop.vectors.seek(*loop.position)
     loop.snapshots.take_over(state["snapshots"])
-    loop.clock = Stopwatch(state["seconds"])
+    loop.clock = Stopwatch(state["seconds"], state.get("aside", 0.0))
     loop.saved_at, loop.saved = loop.tokens, True
     steps = loop.get_ready(tensors["steps.centre"].to(loop.sae.device))
     own = loop.sae.state_dict()

@@ -122,21 +122,26 @@ class ShardedSteps(Steps):
         self.sums[3] += torch.where(bad, 0.0, _ranks(self.sae).sum(here) - here)
 
 
-def feature_sharded(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cpu") -> RankSAE:
-    """This process's part of an SAE: with `cfg.seed`, the same initial weights as those of an SAE in one piece.
-
-    Raises ValueError for another architecture than topk, and for a d_sae that cannot be spread evenly.
-    """
+def check_spreads(cfg: SAEConfig, size: int) -> None:
+    """ValueError, as a sentence, if the features of such an SAE cannot be spread over so many processes."""
     if cfg.architecture != "topk" or cfg.multi_k is not None:
         raise ValueError(
             "Features can be spread over processes for architecture='topk' without multi_k, got "
             f"{cfg.architecture!r}{' with multi_k' if cfg.multi_k is not None else ''}. Take split='data'."
         )
-    if cfg.d_sae % ranks.size or cfg.k > cfg.d_sae // ranks.size:
+    if cfg.d_sae % size or cfg.k > cfg.d_sae // size:
         raise ValueError(
-            f"d_sae={cfg.d_sae} cannot be spread over {ranks.size} processes: it must be a multiple of their number, "
+            f"d_sae={cfg.d_sae} cannot be spread over {size} processes: it must be a multiple of their number, "
             f"with at least k={cfg.k} features on each."
         )
+
+
+def feature_sharded(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "cpu") -> RankSAE:
+    """This process's part of an SAE: with `cfg.seed`, the same initial weights as those of an SAE in one piece.
+
+    Raises what `check_spreads` raises: for another architecture than topk, for a d_sae that cannot be spread evenly.
+    """
+    check_spreads(cfg, ranks.size)
     n = cfg.d_sae // ranks.size
     part = dataclasses.replace(cfg, d_sae=n, aux_k=min(cfg.aux_k or 1, n))
     sae = RankSAE(part, ShardedTopK(cfg, ranks), None, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from saewidgets.training.data import Vectors, held_out_score
 from saewidgets.training.loop import Loop
 from saewidgets.training.run import TrainingRun
 
+JOB_GOES_ON = "python -m saewidgets.training train.toml, or sw.TrainJob.from_toml('train.toml').start()"
+"""On one process; what several processes wrote, any number of them can go on from."""
+
 EXAMPLE = "sw.train(sae, acts, sw.TrainConfig(n_tokens=1_000_000))"
 
 
@@ -25,6 +28,7 @@ def train(
     config: TrainConfig | None = None,
     held_out: Sequence[str] | None = None,
     on_metrics: OnMetrics | Sequence[OnMetrics] | None = None,
+    **unknown: Any,
 ) -> TrainingRun:
     """Start to train `sae` on activation vectors, in place, in a thread of its own; returns at once.
 
@@ -39,13 +43,14 @@ def train(
     The first batches give the scale and the mean of the input (`input_scale`, b_dec); the scale is folded into
     the weights when the run ends. Same seeds, same stream, same number of threads: the same SAE, bit for bit.
 
-    Raises ValueError if the vectors do not fit the SAE or the folder for checkpoints holds another run's,
-    RuntimeError if the SAE is being trained already. What goes wrong in the thread is kept in `.error` and raised by
-    `.wait()`.
+    Raises TypeError for an option that it does not have, ValueError if the vectors do not fit the SAE or the folder
+    for checkpoints holds another run's, RuntimeError if the SAE is being trained already. What goes wrong in the
+    thread is kept in `.error` and raised by `.wait()`.
     """
     if not isinstance(sae, SAE):
         hint = ": wrap it, sw.SAE(cfg)" if isinstance(sae, SAEConfig) else ""
         raise TypeError(f"train needs an SAE first, got {type(sae).__name__}{hint}.")
+    refuse("train", unknown)
     if config is None:
         raise TypeError(f"train needs to know how long: {EXAMPLE}.")
     if not isinstance(config, TrainConfig):
@@ -57,10 +62,25 @@ def train(
     return run
 
 
+def refuse(function: str, unknown: Mapping[str, Any]) -> None:
+    """TypeError, as a sentence, if a function was given options that it does not have."""
+    if unknown:
+        options = ", ".join(f"{name}={value!r}" for name, value in unknown.items())
+        raise TypeError(
+            f"{function} has no option {next(iter(unknown))!r}. How to train is said in a config: "
+            f"sw.TrainConfig({options})."
+        )
+
+
 def check_free(folder: str | os.PathLike[str] | None) -> None:
     """ValueError if the folder for checkpoints holds those of another run, or of a sweep."""
     if folder is None:
         return
+    if checkpoints.of_processes(folder):
+        raise ValueError(
+            f"The folder {os.fspath(folder)} holds checkpoints of several processes already. The job that wrote them "
+            f"goes on from them: {JOB_GOES_ON}. Or choose another checkpoint_dir."
+        )
     of_sweep = sweep_checkpoints.folders(folder)
     held, what = (next(iter(of_sweep.values())), "sweep") if of_sweep else (folder, "run")
     if of_sweep or checkpoints.listed(folder):

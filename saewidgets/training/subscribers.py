@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 NOTIFY_SECONDS = 0.2
@@ -51,10 +52,10 @@ class Subscribers:
 
 
 class Stopwatch:
-    """Seconds spent running, without the pauses."""
+    """Seconds spent running, without the pauses; and how many of them were spent on something beside the steps."""
 
-    def __init__(self, spent: float = 0.0) -> None:
-        self._spent = spent
+    def __init__(self, spent: float = 0.0, aside: float = 0.0) -> None:
+        self._spent, self.aside = spent, aside
         self._since: float | None = None
 
     @property
@@ -65,6 +66,13 @@ class Stopwatch:
     def seconds(self) -> float:
         since = self._since
         return self._spent + (time.perf_counter() - since if since is not None else 0.0)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Count what happens inside as time beside the steps."""
+        before = self.seconds
+        yield
+        self.aside += self.seconds - before
 
     def start(self) -> None:
         if self._since is None:

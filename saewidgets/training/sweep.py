@@ -17,7 +17,7 @@ from saewidgets.training.live import Value, events_table
 from saewidgets.training.loop import Loop
 from saewidgets.training.metrics import table as metrics_table
 from saewidgets.training.snapshots import fitting
-from saewidgets.training.start import as_callbacks, check_free
+from saewidgets.training.start import as_callbacks, check_free, refuse
 from saewidgets.training.sweep_checkpoints import folder_of
 from saewidgets.training.sweep_loop import SweepLoop
 from saewidgets.training.sweep_table import Mark, differences, figure, label, marks, table
@@ -37,6 +37,7 @@ def sweep(
     held_out: Sequence[str] | None = None,
     on_metrics: OnMetrics | Sequence[OnMetrics] | None = None,
     device: str | torch.device = "cpu",
+    **unknown: Any,
 ) -> SweepRun:
     """Start to train an SAE for each of `configs` on the same activations, in one thread; returns at once.
 
@@ -53,9 +54,11 @@ def sweep(
     due: `resume_training(checkpoint_dir, acts)` goes on with all, and given such a folder with one alone. Without a
     `checkpoint_dir`, snapshots are kept in memory, as few as fit for all SAEs into what those of one run may take.
 
-    Raises ValueError if a config does not fit the activations or the others, naming it by its number (from 0, as in
-    the metrics). An SAE that fails is left with its last good weights, and the others go on to the end.
+    Raises TypeError for an option that it does not have, ValueError if a config does not fit the activations or the
+    others, naming it by its number (from 0, as in the metrics). An SAE that fails is left with its last good weights,
+    and the others go on to the end.
     """
+    refuse("sweep", unknown)
     configs = _checked(configs)
     if train_config is None:
         raise TypeError(f"sweep needs to know how long to train: {EXAMPLE}.")

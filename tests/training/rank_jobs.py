@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from saewidgets.training import TrainJob
-from saewidgets.training.rank_loop import listed
+from saewidgets.training.checkpoints import of_processes
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         rows: list[dict[str, float]] = []
         if file.stem.endswith("_again"):  # as if the run had been killed after its second checkpoint
             if dist.get_rank() == 0:
-                for path in listed(str(job.train["checkpoint_dir"]))[2:]:
+                for path in of_processes(str(job.train["checkpoint_dir"]))[2:]:
                     shutil.rmtree(path)
             dist.barrier()
         try:

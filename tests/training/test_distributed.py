@@ -18,9 +18,10 @@ import torch
 import saewidgets as sw
 from saewidgets.sae import selection
 from saewidgets.sae.architectures import Knobs, architectures, get_architecture
+from saewidgets.training.checkpoints import of_processes
 from saewidgets.training.data import Vectors
 from saewidgets.training.distributed import Ranks, data_parallel
-from saewidgets.training.rank_loop import RankLoop, TogetherGradients, listed
+from saewidgets.training.rank_loop import RankLoop, TogetherGradients
 from saewidgets.training.run import TrainingRun
 
 HOOK = "blocks.1.hook_resid_post"
@@ -126,7 +127,7 @@ def test_a_job_goes_on_from_its_checkpoint_on_any_number_of_processes(folder: Pa
     uninterrupted = rows_of(folder, f"{split}-topk")
     check_equal(rows_of(folder, f"{split}-kept"), uninterrupted)
     check_equal(rows_of(folder, f"{split}-kept_again"), uninterrupted[-4:])
-    kept = listed(folder / f"{split}-kept.run")
+    kept = of_processes(folder / f"{split}-kept.run")
     assert len(kept) > 3
     for path in kept[2:]:
         shutil.rmtree(path)

@@ -113,6 +113,7 @@ def test_a_paused_run_can_be_changed_and_a_run_that_is_over_cannot() -> None:
     ("changes", "error", "sentence"),
     [
         ({"learning_rate": 1e-3}, TypeError, "has no setting 'learning_rate'.* It has: lr, sparsity, k, revive"),
+        ({"l1_coefficient": 1e-3}, TypeError, "has no setting 'l1_coefficient'. Did you mean 'sparsity'"),
         ({"revives": True}, TypeError, "Did you mean 'revive'"),
         ({}, TypeError, "Nothing to set"),
         ({"lr": 0}, ValueError, "lr must be above 0 and finite, got 0"),

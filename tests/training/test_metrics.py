@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saewidgets.sae import SAE
-from saewidgets.training import TrainConfig, train
+from saewidgets.training import TrainConfig, sweep, train
 from saewidgets.training.metrics import Progress
 from saewidgets.training.subscribers import Stopwatch
 
@@ -25,6 +25,26 @@ def test_the_rates_of_the_rows_leave_no_time_out() -> None:
     metrics = run.metrics
     took = metrics.tokens.diff().fillna(metrics.tokens[0]) / metrics.vectors_per_second
     assert took.cumsum().tolist() == pytest.approx(metrics.seconds.tolist()) and took[0] > 0.02
+
+
+def test_the_rates_of_the_rows_leave_out_what_was_measured_beside_the_steps() -> None:
+    stream = ToyStream()
+
+    def slow(_: Any) -> float:
+        time.sleep(0.3)
+        return 0.5
+
+    stream.ce_loss_recovered = slow  # type: ignore[attr-defined]
+    config = TrainConfig(n_tokens=5000, n_logs=5, n_evaluations=2)
+    alone = train(toy_sae(), stream, config)
+    alone.wait()
+    together = sweep(stream, [toy_sae().cfg, toy_sae().cfg], config)
+    together.wait()
+    for metrics, n_measured in ((alone.metrics, 2), (together.metrics.query("sae == 0"), 4)):
+        tokens = metrics.tokens.diff().fillna(metrics.tokens.iloc[0])
+        took = float((tokens / metrics.vectors_per_second).sum())
+        # the last row's own measuring comes after its seconds
+        assert took <= float(metrics.seconds.iloc[-1]) - 0.3 * (n_measured // 2)
 
 
 def test_ce_loss_recovered_is_measured_at_its_own_pace() -> None:

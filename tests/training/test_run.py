@@ -157,87 +157,6 @@ def test_the_sae_of_a_running_run_is_a_copy_that_says_its_step() -> None:
     run.stop()
 
 
-def test_a_second_run_on_the_same_sae_is_refused_until_the_first_is_over() -> None:
-    sae = toy_sae()
-    run = train(sae, ToyStream(), TrainConfig(n_tokens=2_000_000))
-    with pytest.raises(RuntimeError, match="being trained by another run"):
-        train(sae, ToyStream(), TrainConfig(n_tokens=1000))
-    other = train(toy_sae(), ToyStream(), TrainConfig(n_tokens=1000))
-    run.stop()
-    run.wait()
-    train(sae, ToyStream(), TrainConfig(n_tokens=1000)).wait()
-    other.wait()
-
-
-def test_vectors_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"size 16 \(d_in\), but the activations of toy.hook have size 24"):
-        train(toy_sae(d_in=16), ToyStream(), TrainConfig(n_tokens=1000))
-    with pytest.raises(TypeError, match="have a d_in"):
-        train(toy_sae(), [torch.zeros(4, D_IN)], TrainConfig(n_tokens=1000))
-    with pytest.raises(ValueError, match="held_out texts need the model"):
-        train(toy_sae(), ToyStream(), TrainConfig(n_tokens=1000), held_out=["a story"])
-    with pytest.raises(TypeError, match="needs a TrainConfig"):
-        train(toy_sae(), ToyStream(), {"n_tokens": 3})  # type: ignore[arg-type]
-
-
-class Plain(list):  # type: ignore[type-arg]
-    d_in = D_IN
-
-
-def test_a_plain_list_of_tensors_trains_too() -> None:
-    batches = Plain(ToyStream().vectors.half().split(100))
-    run = train(toy_sae(), batches, TrainConfig(n_tokens=20_001))
-    run.wait()
-    assert run.tokens == 20_001 and run.step == run.n_steps
-    assert run.metrics.epoch.iloc[-1] == pytest.approx(20_001 / 8192)
-
-
-def test_what_goes_wrong_in_the_thread_is_kept_and_raised_by_wait() -> None:
-    stream = ToyStream()
-
-    def fail(index: int) -> None:
-        if index == 10:
-            raise OSError("the disk is gone")
-
-    stream.before_batch = fail
-    run = train(toy_sae(), stream, TrainConfig(n_tokens=100_000))
-    with pytest.raises(RuntimeError, match="The run failed at step 0: the disk is gone") as error:
-        run.wait()
-    assert run.state == "failed" and isinstance(run.error, OSError) and error.value.__cause__ is run.error
-    assert run.progress.message == "failed at step 0: the disk is gone"
-
-
-@pytest.mark.parametrize(
-    ("batches", "sentence"),
-    [
-        (Plain([torch.zeros(4, D_IN + 1)]), r"gave \(4, 25\) where a tensor \[batch, 24\]"),
-        (Plain(), "epoch 1 has no vectors"),
-        (Plain([torch.full((4, D_IN), float("nan"))] * 9), "nothing to train on"),
-    ],
-)
-def test_activations_that_are_none(batches: Plain, sentence: str) -> None:
-    run = train(toy_sae(), batches, TrainConfig(n_tokens=1000))
-    with pytest.raises(RuntimeError, match=sentence):
-        run.wait()
-
-
-def test_an_iterator_that_ends_for_good_is_named() -> None:
-    class Once:
-        d_in = D_IN
-
-        def __init__(self) -> None:
-            self._batches = iter(ToyStream().vectors.split(256))
-
-        def __iter__(self) -> Any:
-            return self._batches
-
-    run = train(toy_sae(), Once(), TrainConfig(n_tokens=20_000))
-    with pytest.raises(RuntimeError, match="only once"):
-        run.wait()
-    assert run.tokens == 8192  # what was learned is kept
-    assert torch.isfinite(run.sae.W_dec).all()
-
-
 def test_subscribers_hear_of_states_and_progress_and_cannot_stop_the_training() -> None:
     heard: list[tuple[str, int, str]] = []
     rows: list[dict[str, float]] = []
@@ -298,11 +217,6 @@ def test_ten_skipped_steps_in_a_row_fail_the_run_with_the_last_good_weights() ->
     assert run.state == "failed"
     assert torch.allclose(sae.W_dec, good["weights"], atol=1e-6)
     assert all(torch.isfinite(p).all() for p in sae.parameters())
-
-
-def test_who_does_not_say_how_long_is_told_how_to() -> None:
-    with pytest.raises(TypeError, match=r"needs to know how long: sw\.train\(sae, acts, sw\.TrainConfig"):
-        train(toy_sae(), ToyStream())
 
 
 def test_a_kernel_interrupt_in_wait_pauses_and_says_so() -> None:
