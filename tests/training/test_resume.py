@@ -9,69 +9,18 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import pandas as pd
 import pytest
 import torch
 
 import saewidgets as sw
 from saewidgets.sae.architectures import architectures
-from saewidgets.training import TensorStream, TrainConfig, TrainingRun, checkpoints, resume_training, train
-from saewidgets.training.loop import Loop
-from saewidgets.training.saved import tensors_of
+from saewidgets.training import TrainingRun, checkpoints, resume_training, train
 
-from .toy import D_IN, Then, ToyStream, stop_when, toy_sae
+from .interrupted import Hashed, config, interrupted, same, whole
+from .toy import D_IN, Then, stop_when, toy_sae
 
-CLOCK = ["seconds", "vectors_per_second"]
 ROOT = Path(__file__).parents[2]
-
-
-class Hashed(ToyStream):
-    """The toy stream, with what a stream says of itself."""
-
-    def fingerprints(self) -> dict[str, str]:
-        return {"texts": "f" * 64, "batch_size": str(self.batch_size), "seed": "0"}
-
-
-def config(folder: Path | None, **options: Any) -> TrainConfig:
-    """Everything on that has a state: AuxK soon, annealing, clipping."""
-    own = {"n_tokens": 60_000, "dead_window": 1500, "n_logs": 23, "k_anneal_from": 12, "clip_norm": 0.5, **options}
-    if folder is not None:
-        own = {"checkpoint_dir": folder, "checkpoint_every": 7000, **own}
-    return TrainConfig(**own)
-
-
-def same(one: TrainingRun, other: TrainingRun) -> None:
-    """Assert that two ended runs are equal but for the clock."""
-    assert (one.step, one.tokens, one.state) == (other.step, other.tokens, other.state)
-    assert one.sae.fingerprint() == other.sae.fingerprint() and one.sae.metadata == other.sae.metadata
-    pd.testing.assert_frame_equal(one.metrics.drop(columns=CLOCK), other.metrics.drop(columns=CLOCK), check_exact=True)
-    pd.testing.assert_frame_equal(one.events, other.events)
-    ours, theirs = tensors_of(one._loop), tensors_of(other._loop)
-    assert ours.keys() == theirs.keys() and any("exp_avg_sq" in name or "momentum" in name for name in ours)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def whole(stream: Any = None, d_sae: int = 64, **options: Any) -> TrainingRun:
-    """The run that nothing interrupts."""
-    run = train(toy_sae(d_sae=d_sae), stream if stream is not None else Hashed(), config(None, **options))
-    run.wait()
-    return run
-
-
-def interrupted(folder: Path, after: int = 100, stream: Any = None, d_sae: int = 64, **options: Any) -> None:
-    """A run that is gone in the middle of step `after`, as a killed process is: it ends without a last checkpoint."""
-    stream = stream if stream is not None else Hashed()
-    killed, take = RuntimeError("killed"), Loop.take
-
-    def killed_after(loop: Loop, batch: Any) -> None:
-        if loop.step >= after:
-            raise killed
-        take(loop, batch)
-
-    with patch.object(Loop, "take", killed_after), pytest.raises(RuntimeError, match="killed"):
-        train(toy_sae(d_sae=d_sae), stream, config(folder, **options)).wait()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon", "signum"])
@@ -225,43 +174,6 @@ def test_whatever_keeps_a_checkpoint_from_being_written_costs_only_the_checkpoin
     assert len(run.checkpoint_errors) == 10 and all("is not JSON serializable" in s for s in run.checkpoint_errors)
 
 
-def test_another_stream_is_refused_and_what_differs_is_named(tmp_path: Path) -> None:
-    interrupted(tmp_path)
-    with pytest.raises(ValueError, match=r"What differs: batch_size \(256 in the checkpoint, 128 now\)\."):
-        resume_training(tmp_path, Hashed(batch_size=128))
-    other = Hashed()
-    other.fingerprints = lambda: {"texts": "0" * 64, "batch_size": "256", "new": "1"}  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"differs: texts, seed \(0 in the checkpoint, not there now\), new \(not"):
-        resume_training(tmp_path, other, allow_unverified=True)
-    with pytest.raises(ValueError, match="have no fingerprints"):
-        resume_training(tmp_path, ToyStream())
-
-
-def test_a_plain_iterable_is_read_over_if_the_user_vouches_for_it(tmp_path: Path) -> None:
-    class Plain(list):  # type: ignore[type-arg]
-        d_in = D_IN
-
-    batches = Plain(ToyStream().vectors.split(100))
-    interrupted(tmp_path, after=300, stream=batches)  # in the fourth epoch
-    with pytest.raises(ValueError, match="have no fingerprints"):
-        resume_training(tmp_path, batches)
-    run = resume_training(tmp_path, batches, allow_unverified=True)
-    run.wait()
-    same(run, whole(stream=batches))
-
-
-def test_a_tensor_can_be_compared_and_sought(tmp_path: Path) -> None:
-    vectors = ToyStream().vectors[:5000]
-    interrupted(tmp_path, after=20, stream=vectors)
-    with pytest.raises(ValueError, match=r"differs: vectors\."):
-        resume_training(tmp_path, vectors + 1)
-    with pytest.raises(ValueError, match=r"differs: batch_size \(2048 in the checkpoint, 64 now\)"):
-        resume_training(tmp_path, TensorStream(vectors, batch_size=64))
-    run = resume_training(tmp_path, vectors)
-    run.wait()
-    same(run, whole(stream=vectors))
-
-
 def test_a_stream_that_fails_leaves_a_checkpoint(tmp_path: Path) -> None:
     stream = Hashed()
 
@@ -288,27 +200,3 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         resume_training(tmp_path / "elsewhere", Hashed())
     with pytest.raises(ValueError, match="which this machine does not have"):
         resume_training(tmp_path, Hashed(), device="mps" if not torch.backends.mps.is_available() else "cuda")
-
-
-def test_a_stream_of_a_model_is_sought(tmp_path: Path, demo_model: Any, texts: list[str]) -> None:
-    def stream(**options: Any) -> sw.ActivationStream:
-        sizes = {"context_size": 32, "batch_size": 64, "block_batches": 4, **options}
-        return sw.ActivationStream(demo_model, texts[:20], "blocks.1.hook_resid_post", **sizes)
-
-    def sae(acts: Any) -> sw.SAE:
-        return sw.SAE(sw.SAEConfig(d_in=acts.d_in, d_sae=64, k=4))
-
-    acts = stream()
-    n_tokens = int(1.6 * acts.n_vectors)
-    options = TrainConfig(n_tokens=n_tokens, n_logs=7, n_evaluations=2)
-    stop = stop_when(lambda row: row["epoch"] > 1.1)
-    run = stop.of(train(sae(acts), acts, options.replace(checkpoint_dir=tmp_path), on_metrics=stop))
-    run.wait()
-    assert run.state == "stopped"
-    with pytest.raises(ValueError, match=r"differs: seed \(0 in the checkpoint, 1 now\)"):
-        sw.resume_training(tmp_path, stream(seed=1))
-    resumed = sw.resume_training(tmp_path, stream())
-    resumed.wait()
-    expected = train(sae(acts), stream(), options)
-    expected.wait()
-    same(resumed, expected)

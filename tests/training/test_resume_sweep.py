@@ -21,7 +21,8 @@ from saewidgets.training import SweepRun, TrainConfig, checkpoints, resume_train
 from saewidgets.training.saved import tensors_of
 from saewidgets.widgets.sweep_monitor import SweepMonitor
 
-from .test_resume import CLOCK, ROOT, Hashed
+from .interrupted import CLOCK, Hashed
+from .test_resume import ROOT
 from .toy import D_IN, Then, stop_when, toy_sae
 
 CONFIGS = [

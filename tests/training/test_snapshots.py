@@ -14,7 +14,7 @@ from saewidgets.training import TrainConfig, resume_training, sweep, train
 from saewidgets.training import snapshots as module
 from saewidgets.training.snapshots import Snapshots
 
-from .test_resume import Hashed
+from .interrupted import Hashed
 from .toy import D_IN, Then, ToyStream, stop_when, toy_sae
 
 
