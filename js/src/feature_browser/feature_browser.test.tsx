@@ -53,7 +53,7 @@ function matchesAnswer(): Recorded {
 }
 
 const shownWhole = (feature: number) => [
-  featureAnswer(feature, { d_sae: SIZE }, SOURCE),
+  featureAnswer(feature, {}, SOURCE),
   examplesAnswer(feature, "top", [{ texts: [" a", " word"], values: [0, 4], peak: 1 }], SOURCE),
   relatedAnswer(feature, SOURCE),
 ];
