@@ -100,16 +100,21 @@ def test_j_walks_the_features_and_not_the_cells(notebook: NotebookPage, dashboar
     notebook.wait_for("dashboard.feature", str(first))
 
 
-def test_no_token_that_it_writes_is_cut(notebook: NotebookPage, dashboard: Locator) -> None:
+def test_tokens_that_it_writes_are_not_cut_and_stay_whole(notebook: NotebookPage, dashboard: Locator) -> None:
     longest = "index.table().top_logits.str.split().map(lambda words: max(map(len, words))).idxmax()"
     notebook.run_cell(f"dashboard.feature = int({longest})")
     expect(dashboard.locator(".sw-title")).to_have_text(f"#{notebook.run_cell('dashboard.feature')}")
     expect(dashboard.locator(".sw-fd-effect").first).to_be_visible()
     cut = "tokens => tokens.filter((t) => t.scrollWidth > t.clientWidth + 1).map((t) => t.textContent)"
-    for width in (800, 640, 560, 320):
+    # a line is 16 px high; the narrowest column of these widths has room for fifteen characters
+    broken = (
+        "tokens => tokens.filter((t) => t.textContent.length < 16 && t.clientHeight > 20).map((t) => t.textContent)"
+    )
+    for width in (1080, 800, 770, 700, 640, 560, 320):
         notebook.set_cell_width(width)
         notebook.page.wait_for_timeout(200)
         assert dashboard.locator(".sw-fd-effect").evaluate_all(cut) == []
+        assert width < 400 or dashboard.locator(".sw-fd-effect").evaluate_all(broken) == []
         inside = "e => e.scrollWidth <= e.clientWidth + 1"
         assert dashboard.locator(".sw-fd-column").evaluate_all(f"columns => columns.every({inside})")
     notebook.set_cell_width(800)
