@@ -102,6 +102,12 @@ test("only rows in sight are drawn; the grid says how many there are", async () 
   expect(el.textContent).toContain("2,999 of 3,000 features");
 });
 
+test("the numbers of a column have as many decimals", async () => {
+  const { el } = await mount();
+  const densities = rows(el).map((row) => row.querySelector(".sw-number")!.textContent);
+  expect(densities.slice(0, 4)).toEqual(["0.000 %", "0.010 %", "0.020 %", "0.030 %"]);
+});
+
 test("a click selects for Python and shows the dashboard; the row stands out", async () => {
   const { model, el } = await mount();
   rows(el)[2]!.click();

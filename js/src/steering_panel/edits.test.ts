@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { type Edit, namedTicks, type Place, sliderOf } from "./edits";
-import { apart } from "./NextTokens";
+import { probability } from "./NextTokens";
 
 const PLACE: Place = { d_sae: 100, hook_name: "h", source: "topk", indexed: false, reach: 18.5, features: {} };
 const CLAMP: Edit = { feature: 3, mode: "clamp", value: 8 };
@@ -17,8 +17,7 @@ test("with one its unit is the feature's maximum", () => {
   expect(slider.ticks.map(({ name }) => name)).toEqual(["0", "max", "\u2212max"]);
 });
 
-test("two probabilities that differ look different", () => {
-  expect(apart(0.982, 0.979)).toEqual(["98.2 %", "97.9 %"]);
-  expect(apart(0.31, 0.62)).toEqual(["31 %", "62 %"]);
-  expect(apart(0.5, 0.5001)).toEqual(["50 %", "50 %"]); // by less than is printed anywhere
+test("probabilities have one decimal each, and say where that is not enough", () => {
+  expect([0.982, 0.31, 0.0021, 0, 1].map(probability)).toEqual(["98.2 %", "31.0 %", "0.2 %", "0.0 %", "100.0 %"]);
+  expect([0.0004, 0.9997].map(probability)).toEqual(["< 0.1 %", "> 99.9 %"]);
 });
