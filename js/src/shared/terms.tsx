@@ -27,6 +27,7 @@ const DEFINITIONS = {
   "similar features": "Other features whose decoder rows point the same way: the cosine of the two rows, nearest first.",
   "active together": "Other features active on the same tokens: n_ab / \u221a(n_a n_b), from counts; 1 means always together.",
   KL: "KL(default \u2016 steered) of the next-token distributions, in nats: 0 means nothing changed.",
+  percentiles: "Half of the feature's activations in the index lie below p50, 90 % below p90, 99 % below p99; max is the largest of them.",
   "random direction": "A control: the same length of change along a random direction instead of the feature's own.",
 } as const;
 

@@ -2,6 +2,7 @@
 // beside the same change along random directions.
 
 import { alike } from "../shared/format";
+import { useLive } from "../shared/host";
 import { Bar } from "../shared/parts";
 import { Term } from "../shared/terms";
 import { inQuotes, type Token } from "../shared/tokens";
@@ -53,13 +54,14 @@ function rowsOf({ tokens, before, after }: NextToken, moved: boolean): number {
 }
 
 export function NextTokens({ next, edited }: { next: NextToken; edited: boolean }) {
+  const live = useLive();
   const most = Math.max(...next.before, ...next.after);
   const moved = isMoved(next);
   const farthest = Math.max(next.kl, next.kl_control, 1e-9);
   const nats = alike([next.kl, next.kl_control]);
   return (
     <>
-      <div class="sw-next" role="list" aria-label={moved ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
+      <div class={`sw-next ${live ? "sw-next-live" : ""}`} role="list" aria-label={moved ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
         {next.tokens.slice(0, rowsOf(next, moved)).map((token, i) => (
           <Change key={i} token={token} before={next.before[i]!} after={next.after[i]!} most={most} />
         ))}
