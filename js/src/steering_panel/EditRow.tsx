@@ -123,7 +123,7 @@ function legendOf({ ticks }: Slider, recorded: boolean): string {
 }
 
 function Ticks({ slider, recorded }: { slider: Slider; recorded: readonly number[] | null }) {
-  const lines = linesOfTicks(slider, 0.13);
+  const lines = linesOfTicks(slider, 0.1);
   const below = Math.max(0, ...lines.values());
   const left = (at: number) => {
     const share = (at - slider.low) / (slider.high - slider.low);

@@ -8,7 +8,7 @@ const CLAMP: Edit = { feature: 3, mode: "clamp", value: 8 };
 test("without an index a slider ends where x would move by its own length, and says so", () => {
   const slider = sliderOf(CLAMP, undefined, PLACE)!;
   expect(slider.high).toBeCloseTo(18.5);
-  expect([...linesOfTicks(slider, 0.13)].map(([{ name, at }, line]) => [name, at, line])).toEqual([["\u2016x\u2016", 18.5, 0]]);
+  expect([...linesOfTicks(slider, 0.1)].map(([{ name, at }, line]) => [name, at, line])).toEqual([["\u2016x\u2016", 18.5, 0]]);
 });
 
 test("with one its unit is the feature's maximum", () => {
@@ -19,7 +19,7 @@ test("with one its unit is the feature's maximum", () => {
 
 test("every tick has its name, on a line of its own where others are near", () => {
   const facts = { max: 10, quantiles: [[0.5, 3], [0.9, 8], [0.99, 9]] as [number, number][] };
-  const lines = linesOfTicks(sliderOf(CLAMP, facts, { ...PLACE, indexed: true })!, 0.13);
+  const lines = linesOfTicks(sliderOf(CLAMP, facts, { ...PLACE, indexed: true })!, 0.1);
   expect(Object.fromEntries([...lines].map(([{ name }, line]) => [name, line]))).toEqual({ p50: 0, p90: 0, p99: 1, max: 0 });
 });
 
