@@ -37,7 +37,7 @@ export type TermName = keyof typeof DEFINITIONS;
 export function Term({ name, children }: { name: TermName; children?: ComponentChildren }) {
   const id = useDomId();
   return (
-    <span class="sw-term" tabIndex={0} aria-describedby={id}>
+    <span class="sw-term" tabIndex={0} aria-describedby={id} onMouseEnter={keepInside} onFocusIn={keepInside}>
       {children ?? name}
       <Tip name={name} id={id} />
     </span>
@@ -48,11 +48,20 @@ export function Term({ name, children }: { name: TermName; children?: ComponentC
 export function TermOf({ name, children }: { name: TermName; children: (describedBy: string) => ComponentChildren }) {
   const id = useDomId();
   return (
-    <span class="sw-term">
+    <span class="sw-term" onMouseEnter={keepInside} onFocusIn={keepInside}>
       {children(id)}
       <Tip name={name} id={id} />
     </span>
   );
+}
+
+/** Near the right edge of the widget a definition begins further left: it would be cut there, or widen the page. */
+function keepInside({ currentTarget }: { currentTarget: HTMLElement }) {
+  const tip = currentTarget.querySelector<HTMLElement>(".sw-tip")!;
+  tip.style.left = "0";
+  const end = currentTarget.closest(".sw-root")!.getBoundingClientRect().right - 4; // its padding
+  const beyond = tip.getBoundingClientRect().right - end;
+  if (beyond > 0) tip.style.left = `${-beyond}px`;
 }
 
 function Tip({ name, id }: { name: TermName; id: string }) {
