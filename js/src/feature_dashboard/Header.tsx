@@ -22,7 +22,7 @@ export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps
   const refusal = refused?.at === feature ? refused.sentence : null; // once another one is shown, it has served
   return (
     <form
-      class="sw-row sw-fd-stepper"
+      class="sw-fd-stepper"
       aria-label="Choose a feature"
       onSubmit={(event) => {
         event.preventDefault();
@@ -36,34 +36,36 @@ export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps
         if (exists) onFeature(wanted);
       }}
     >
-      <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "previous feature (k)"} onClick={() => onStep(-1)}>
-        {"\u25c2"} k
-      </button>
-      <label class="sw-label sw-muted">
-        #
-        <input
-          class="sw-input sw-mono sw-fd-number"
-          name="feature"
-          inputMode="numeric"
-          autocomplete="off"
-          key={feature}
-          defaultValue={String(feature)}
-          aria-label="Feature number"
-          disabled={off !== undefined}
-          title={off}
-          onFocus={(event) => event.currentTarget.select()}
-          onInput={() => setRefused(null)}
-          onKeyDown={(event) => {
-            event.stopPropagation(); // the notebook has plans of its own for Enter
-            if (event.key !== "Enter") return;
-            event.preventDefault();
-            event.currentTarget.form?.requestSubmit();
-          }}
-        />
-      </label>
-      <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "next feature (j)"} onClick={() => onStep(1)}>
-        j {"\u25b8"}
-      </button>
+      <span class="sw-row sw-fd-steps">
+        <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "previous feature (k)"} onClick={() => onStep(-1)}>
+          {"\u25c2"} k
+        </button>
+        <label class="sw-label sw-muted">
+          #
+          <input
+            class="sw-input sw-mono sw-fd-number"
+            name="feature"
+            inputMode="numeric"
+            autocomplete="off"
+            key={feature}
+            defaultValue={String(feature)}
+            aria-label="Feature number"
+            disabled={off !== undefined}
+            title={off}
+            onFocus={(event) => event.currentTarget.select()}
+            onInput={() => setRefused(null)}
+            onKeyDown={(event) => {
+              event.stopPropagation(); // the notebook has plans of its own for Enter
+              if (event.key !== "Enter") return;
+              event.preventDefault();
+              event.currentTarget.form?.requestSubmit();
+            }}
+          />
+        </label>
+        <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "next feature (j)"} onClick={() => onStep(1)}>
+          j {"\u25b8"}
+        </button>
+      </span>
       {refusal && <p class="sw-status sw-status-error sw-fd-refusal" role="alert">{refusal}</p>}
     </form>
   );
