@@ -121,7 +121,6 @@ class FeatureDashboardView:
         numbers = ("density", "max", "mean", "decoder_norm", "enc_dec_cosine")
         result = {
             "feature": int(feature),
-            "d_sae": self.d_sae,
             "source": self.source,
             "n_tokens": self.index.n_tokens,
             "count": int(row["count"]),

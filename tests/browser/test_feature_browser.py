@@ -184,4 +184,9 @@ def test_the_page_needs_no_kernel(
     off = root.locator(".sw-fb-off").first
     off.click()
     expect(root.locator(".sw-fd [role=status]")).to_contain_text("is not among them")
+    field = root.get_by_label("Feature number", exact=True)
+    field.fill("3072")
+    field.press("Enter")
+    expect(root.get_by_role("alert")).to_have_text("There is no feature #3072: this SAE has features 0 to 3071.")
+    expect(field).to_have_value(number(off))
     assert page.console_errors == [] and page.requests == []

@@ -100,18 +100,35 @@ def test_j_walks_the_features_and_not_the_cells(notebook: NotebookPage, dashboar
     notebook.wait_for("dashboard.feature", str(first))
 
 
-def test_no_token_that_it_writes_is_cut(notebook: NotebookPage, dashboard: Locator) -> None:
+def test_tokens_that_it_writes_are_not_cut_and_stay_whole(notebook: NotebookPage, dashboard: Locator) -> None:
     longest = "index.table().top_logits.str.split().map(lambda words: max(map(len, words))).idxmax()"
     notebook.run_cell(f"dashboard.feature = int({longest})")
     expect(dashboard.locator(".sw-title")).to_have_text(f"#{notebook.run_cell('dashboard.feature')}")
     expect(dashboard.locator(".sw-fd-effect").first).to_be_visible()
     cut = "tokens => tokens.filter((t) => t.scrollWidth > t.clientWidth + 1).map((t) => t.textContent)"
-    for width in (800, 640, 560, 320):
+    # a line is 16 px high; the narrowest column of these widths has room for fifteen characters
+    broken = (
+        "tokens => tokens.filter((t) => t.textContent.length < 16 && t.clientHeight > 20).map((t) => t.textContent)"
+    )
+    for width in (1080, 800, 770, 700, 640, 560, 320):
         notebook.set_cell_width(width)
         notebook.page.wait_for_timeout(200)
         assert dashboard.locator(".sw-fd-effect").evaluate_all(cut) == []
+        assert width < 400 or dashboard.locator(".sw-fd-effect").evaluate_all(broken) == []
         inside = "e => e.scrollWidth <= e.clientWidth + 1"
         assert dashboard.locator(".sw-fd-column").evaluate_all(f"columns => columns.every({inside})")
+    notebook.set_cell_width(800)
+
+
+def test_a_definition_near_the_edge_stays_inside(notebook: NotebookPage, dashboard: Locator) -> None:
+    last = dashboard.locator(".sw-fd-measures .sw-term").last
+    for width in (800, 560):
+        notebook.set_cell_width(width)
+        last.hover()
+        tip, whole = last.locator(".sw-tip").bounding_box(), dashboard.bounding_box()
+        assert tip is not None and whole is not None
+        assert whole["x"] <= tip["x"] and tip["x"] + tip["width"] <= whole["x"] + whole["width"]
+        notebook.page.mouse.move(0, 0)
     notebook.set_cell_width(800)
 
 
@@ -134,10 +151,12 @@ def test_in_a_box_it_follows_a_link_and_refuses_what_does_not_exist(notebook: No
 def test_a_feature_that_does_not_exist_is_said_to_be_none(notebook: NotebookPage, dashboard: Locator) -> None:
     field = dashboard.get_by_label("Feature number")
     before = notebook.run_cell("dashboard.feature")
+    place = field.bounding_box()
     field.fill("999999")
     field.press("Enter")
     expect(dashboard.get_by_role("alert")).to_contain_text("There is no feature #999999: this SAE has features 0 to")
     expect(field).to_have_value(before)
+    assert field.bounding_box() == place  # the sentence moves nothing beside it
     assert notebook.run_cell("dashboard.feature") == before
     said = "try:\n    dashboard.feature = 999999\nexcept Exception as error:\n    print(type(error).__name__, error)"
     assert notebook.run_cell(said).startswith("TraitError There is no feature #999999")

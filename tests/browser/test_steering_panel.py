@@ -193,6 +193,12 @@ def test_the_slider_still_works_in_a_page_without_a_kernel(
     steered = panel.locator(".sw-column").nth(1).locator(".sw-tokens")
     expect(steered).to_have_text(written(notebook))
     slider = panel.locator("input[type=range]")
+    assert sorted(panel.locator(".sw-tick i").all_inner_texts()) == ["max", "p50", "p90", "p99"]
+    expect(slider).to_have_attribute("title", re.compile("p99: 99 % of its activations lie below .*dots: ", re.DOTALL))
+    inside = "dots => dots.every((dot) => dot.offsetLeft < dot.parentElement.parentElement.offsetWidth)"
+    least = "list => getComputedStyle(list).minHeight"
+    assert root(notebook).locator(".sw-next").evaluate(least) == "100px"  # what is below stays in its place
+    assert panel.locator(".sw-next").evaluate(least) == "0px"  # and no band is left blank where nothing is dragged
     slider.focus()
     strength = panel.locator(".sw-edit-unit")
     highest = strength.inner_text()
@@ -217,6 +223,7 @@ def test_the_slider_still_works_in_a_page_without_a_kernel(
     assert box is not None
     page.page.mouse.click(box["x"] + 9, box["y"] + 12)
     expect(panel.locator(".sw-edit-number")).to_have_value("0")
+    assert panel.locator(".sw-tick-recorded").evaluate_all(inside)
     set_edits(notebook, "{feature: sw.Clamp(0.0)}")
     notebook.page.wait_for_timeout(500)
     expect(steered).to_have_text(written(notebook))

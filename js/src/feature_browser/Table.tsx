@@ -1,8 +1,8 @@
 // All features as rows, only those in sight drawn. The rows are a grid: arrows and j/k walk, the selected row is in view.
 
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Words } from "../feature_dashboard/Words";
-import { percent, three } from "../shared/format";
+import { alike, percent, percentsAlike, three } from "../shared/format";
 import { Spark } from "../shared/histogram";
 import { useDomId } from "../shared/host";
 import { Term, type TermName, TermOf } from "../shared/terms";
@@ -51,6 +51,11 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
   const [height, setHeight] = useState(560);
   const id = useDomId(); // two browsers on one page have the same features
   const place = rows.indexOf(selected);
+  // Of all rows and not of those in sight: scrolling must not change how a number is written.
+  const formats = useMemo(
+    () => ({ density: percentsAlike(table.density), max: alike(table.max), mean: alike(table.mean), cosine: alike(table.cosine) }),
+    [table],
+  );
 
   useEffect(() => {
     if (!scroller.current || typeof ResizeObserver === "undefined") return;
@@ -118,7 +123,7 @@ export function FeatureTable({ table, rows, searched, selected, sort, descending
             {Array.from(rows.subarray(first, last), (feature, i) => (
               <Row
                 key={feature}
-                {...{ table, feature, onSelect }}
+                {...{ table, formats, feature, onSelect }}
                 id={`${id}-${feature}`}
                 index={first + i + 2}
                 selected={feature === selected}
@@ -155,6 +160,7 @@ function Head({ column, sort, descending, onSort }: { column: Column } & Pick<Pr
 
 interface RowProps {
   table: Table;
+  formats: Record<"density" | "max" | "mean" | "cosine", (value: number | undefined) => string>;
   feature: number;
   id: string;
   index: number;
@@ -163,7 +169,7 @@ interface RowProps {
   onSelect: (feature: number) => void;
 }
 
-function Row({ table, feature, id, index, selected, off, onSelect }: RowProps) {
+function Row({ table, formats, feature, id, index, selected, off, onSelect }: RowProps) {
   const dead = table.count[feature] === 0;
   const flags = table.flagsOf(feature);
   return (
@@ -178,10 +184,10 @@ function Row({ table, feature, id, index, selected, off, onSelect }: RowProps) {
     >
       <div class="sw-fb-id sw-mono" role="gridcell">#{feature}</div>
       <div class="sw-fb-spark" role="gridcell"><Spark heights={table.spark(feature)} /></div>
-      <div class="sw-number" role="gridcell">{percent(table.density[feature])}</div>
-      <div class="sw-number" role="gridcell">{dead ? "\u2013" : three(table.max[feature])}</div>
-      <div class="sw-number sw-fb-wide" role="gridcell">{dead ? "\u2013" : three(table.mean[feature])}</div>
-      <div class="sw-number sw-fb-wide" role="gridcell">{table.cosine[feature]!.toFixed(2)}</div>
+      <div class="sw-number" role="gridcell">{formats.density(table.density[feature])}</div>
+      <div class="sw-number" role="gridcell">{dead ? "\u2013" : formats.max(table.max[feature])}</div>
+      <div class="sw-number sw-fb-wide" role="gridcell">{dead ? "\u2013" : formats.mean(table.mean[feature])}</div>
+      <div class="sw-number sw-fb-wide" role="gridcell">{formats.cosine(table.cosine[feature])}</div>
       <div class="sw-fb-words sw-mono" role="gridcell">
         {flags.map((bit) => (
           <span class="sw-fb-flag" key={bit} title={table.meanings[bit]}>{table.flags[bit]}</span>
@@ -199,7 +205,7 @@ export function Glimpse({ table, feature }: { table: Table; feature: number }) {
     ["density", percent(table.density[feature])],
     ["max", dead ? "\u2013" : three(table.max[feature])],
     ["mean", dead ? "\u2013" : three(table.mean[feature])],
-    ["encoder/decoder cosine", table.cosine[feature]!.toFixed(2)],
+    ["encoder/decoder cosine", three(table.cosine[feature])],
   ];
   return (
     <>

@@ -53,7 +53,7 @@ function matchesAnswer(): Recorded {
 }
 
 const shownWhole = (feature: number) => [
-  featureAnswer(feature, { d_sae: SIZE }, SOURCE),
+  featureAnswer(feature, {}, SOURCE),
   examplesAnswer(feature, "top", [{ texts: [" a", " word"], values: [0, 4], peak: 1 }], SOURCE),
   relatedAnswer(feature, SOURCE),
 ];
@@ -100,6 +100,12 @@ test("only rows in sight are drawn; the grid says how many there are", async () 
   expect(rows(el).length).toBeLessThan(60);
   expect(el.querySelector("[role=grid]")!.getAttribute("aria-rowcount")).toBe(String(SIZE)); // less one dead, and the head
   expect(el.textContent).toContain("2,999 of 3,000 features");
+});
+
+test("the numbers of a column have as many decimals", async () => {
+  const { el } = await mount();
+  const densities = rows(el).map((row) => row.querySelector(".sw-number")!.textContent);
+  expect(densities.slice(0, 4)).toEqual(["0.000 %", "0.010 %", "0.020 %", "0.030 %"]);
 });
 
 test("a click selects for Python and shows the dashboard; the row stands out", async () => {

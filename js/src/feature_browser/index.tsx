@@ -118,6 +118,7 @@ function FeatureBrowser() {
           <section class="sw-fb-right" aria-label="The selected feature">
             <Dashboard
               choice={{ feature, range, group, context }}
+              d_sae={table.d_sae}
               source={{ index: name }}
               {...{ onChoice, onStep, recorded, window }}
               glimpse={<Glimpse {...{ table, feature }} />}

@@ -26,6 +26,8 @@ export interface Choice {
 
 interface Props {
   choice: Choice;
+  /** How many features there are. */
+  d_sae: number;
   onChoice: (change: Partial<Choice>) => void;
   onStep: (step: 1 | -1) => void;
   /** Said with every question: the index that is meant, where there are several. */
@@ -43,7 +45,7 @@ const INTERVALS = 5;
 const GROUPS: readonly Group[] = ["top", "random", ...Array.from({ length: INTERVALS }, (_, i) => i)];
 
 export function Dashboard(props: Props) {
-  const { choice, onChoice, onStep, source = {}, code, recorded, window } = props;
+  const { choice, d_sae, onChoice, onStep, source = {}, code, recorded, window } = props;
   const live = useLive();
   const off = !live && !recorded.includes(choice.feature);
   const asked = useRequest<FeatureResult>("feature", off ? null : { ...source, feature: choice.feature });
@@ -54,7 +56,7 @@ export function Dashboard(props: Props) {
         <span class="sw-title">#{choice.feature}</span>
         {feature?.feature === choice.feature && <span class="sw-fd-tokens sw-mono sw-ellipsis"><Words tokens={feature.tokens.slice(0, 6)} /></span>}
         <span class="sw-spacer" />
-        <Stepper feature={choice.feature} d_sae={feature?.d_sae ?? null} onFeature={(to) => onChoice({ feature: to })} onStep={onStep} />
+        <Stepper feature={choice.feature} {...{ d_sae, onStep }} onFeature={(to) => onChoice({ feature: to })} />
       </div>
       <Status asked={asked} />
       {off && props.glimpse}

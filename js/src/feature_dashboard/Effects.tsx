@@ -1,6 +1,6 @@
 // What the feature writes: the tokens whose logits it raises and lowers most, and the histogram over the vocabulary.
 
-import { signed } from "../shared/format";
+import { alike, signed } from "../shared/format";
 import { Histogram } from "../shared/histogram";
 import { Bar } from "../shared/parts";
 import { Term } from "../shared/terms";
@@ -9,7 +9,8 @@ import type { Effect, Feature } from "./answers";
 
 export function Effects({ feature }: { feature: Feature }) {
   const { positive, negative, logits } = feature;
-  const most = Math.max(1e-9, ...[...positive, ...negative].map(({ value }) => Math.abs(value)));
+  const values = [...positive, ...negative].map(({ value }) => value);
+  const column = { most: Math.max(1e-9, ...values.map(Math.abs)), format: alike(values) };
   return (
     <section aria-label="Effect on logits">
       {logits && (
@@ -24,8 +25,8 @@ export function Effects({ feature }: { feature: Feature }) {
       )}
       {!logits && <p class="sw-label"><Term name="effect on logits" /></p>}
       <div class="sw-fd-effects">
-        <Column effects={positive} most={most} label="Tokens made more likely" sign="pos" />
-        <Column effects={negative} most={most} label="Tokens made less likely" sign="neg" />
+        <Column effects={positive} {...column} label="Tokens made more likely" sign="pos" />
+        <Column effects={negative} {...column} label="Tokens made less likely" sign="neg" />
       </div>
     </section>
   );
@@ -36,14 +37,22 @@ function unbroken(text: string): string {
   return text.replaceAll(" ", "\u00a0");
 }
 
-function Column({ effects, most, label, sign }: { effects: Effect[]; most: number; label: string; sign: "pos" | "neg" }) {
+interface ColumnProps {
+  effects: Effect[];
+  most: number;
+  format: (value: number) => string;
+  label: string;
+  sign: "pos" | "neg";
+}
+
+function Column({ effects, most, format, label, sign }: ColumnProps) {
   return (
     <ol class="sw-fd-column" aria-label={label}>
       {effects.map((effect, i) => (
         <li key={i} title={`${inQuotes(effect)} ${signed(effect.value)}`}>
           <span class="sw-mono sw-fd-effect">{unbroken(inQuotes(effect))}</span>
           <Bar share={Math.abs(effect.value) / most} sign={sign} />
-          <span class="sw-number">{signed(effect.value)}</span>
+          <span class="sw-number">{signed(effect.value, format)}</span>
         </li>
       ))}
       {effects.length === 0 && <li class="sw-muted">none</li>}

@@ -3,7 +3,7 @@
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { activationShade } from "../shared/colour";
-import { three } from "../shared/format";
+import { alike, three } from "../shared/format";
 import { usePlace } from "../shared/host";
 import { inQuotes, TokenStrip } from "../shared/tokens";
 import { type Example, part, type Width } from "./answers";
@@ -35,6 +35,7 @@ export function Examples({ examples, width, max, showSpaces, more = "the whole c
     observer.observe(list.current);
     return () => observer.disconnect();
   }, []);
+  const format = useMemo(() => alike(examples.map(({ value }) => value)), [examples]);
   const toggle = (key: string) => {
     const next = new Set(open);
     if (!next.delete(key)) next.add(key);
@@ -45,7 +46,7 @@ export function Examples({ examples, width, max, showSpaces, more = "the whole c
       {examples.map((example) => (
         <Line
           key={example.key}
-          {...{ example, max, showSpaces, more, onPoint, room }}
+          {...{ example, max, format, showSpaces, more, onPoint, room }}
           width={open.has(example.key) ? "full" : width}
           open={open.has(example.key)}
           onToggle={() => toggle(example.key)}
@@ -60,6 +61,8 @@ interface LineProps {
   width: Width;
   open: boolean;
   max: number;
+  /** Of the values in the gutter. */
+  format: (value: number) => string;
   showSpaces: boolean;
   more: string;
   room: number;
@@ -67,7 +70,7 @@ interface LineProps {
   onPoint: (pointed: Pointed | null) => void;
 }
 
-function Line({ example, width, open, max, showSpaces, more, room, onToggle, onPoint }: LineProps) {
+function Line({ example, width, open, max, format, showSpaces, more, room, onToggle, onPoint }: LineProps) {
   const { theme } = usePlace();
   const text = useRef<HTMLDivElement>(null);
   const [from, to] = useMemo(() => part(example, width), [example, width]);
@@ -93,7 +96,7 @@ function Line({ example, width, open, max, showSpaces, more, room, onToggle, onP
         title={open ? "fold" : `show ${more}`}
         onClick={onToggle}
       >
-        <span class="sw-number">{three(example.value)}</span>
+        <span class="sw-number">{format(example.value)}</span>
         <span class="sw-mono sw-fd-peak">{named}</span>
       </button>
       <div

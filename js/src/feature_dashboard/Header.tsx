@@ -8,7 +8,8 @@ import type { Feature } from "./answers";
 
 interface StepperProps {
   feature: number;
-  d_sae: number | null;
+  /** How many features there are. */
+  d_sae: number;
   onFeature: (feature: number) => void;
   onStep: (step: 1 | -1) => void;
   /** Why it is off. */
@@ -17,50 +18,54 @@ interface StepperProps {
 
 /** Previous, a number, next. A number that does not exist is said to be none, and the field goes back. */
 export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps) {
-  const [refusal, setRefusal] = useState<string | null>(null);
+  const [refused, setRefused] = useState<{ sentence: string; at: number } | null>(null);
+  const refusal = refused?.at === feature ? refused.sentence : null; // once another one is shown, it has served
   return (
     <form
-      class="sw-row sw-fd-stepper"
+      class="sw-fd-stepper"
       aria-label="Choose a feature"
       onSubmit={(event) => {
         event.preventDefault();
         const field = event.currentTarget.elements.namedItem("feature") as HTMLInputElement;
         const typed = field.value.trim().replace(/^#/, "");
         const wanted = /^\d+$/.test(typed) ? Number(typed) : null;
-        const exists = wanted !== null && (d_sae === null || wanted < d_sae);
-        setRefusal(exists ? null : `There is no feature #${typed}: this SAE has features 0 to ${(d_sae ?? 1) - 1}.`);
+        const exists = wanted !== null && wanted < d_sae;
+        const sentence = `There is no feature #${typed}: this SAE has features 0 to ${d_sae - 1}.`;
+        setRefused(exists || typed === "" ? null : { sentence, at: feature });
         field.value = String(exists ? wanted : feature);
         if (exists) onFeature(wanted);
       }}
     >
-      <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "previous feature (k)"} onClick={() => onStep(-1)}>
-        {"\u25c2"} k
-      </button>
-      <label class="sw-label sw-muted">
-        #
-        <input
-          class="sw-input sw-mono sw-fd-number"
-          name="feature"
-          inputMode="numeric"
-          autocomplete="off"
-          key={feature}
-          defaultValue={String(feature)}
-          aria-label="Feature number"
-          disabled={off !== undefined}
-          title={off}
-          onFocus={(event) => event.currentTarget.select()}
-          onInput={() => setRefusal(null)}
-          onKeyDown={(event) => {
-            event.stopPropagation(); // the notebook has plans of its own for Enter
-            if (event.key !== "Enter") return;
-            event.preventDefault();
-            event.currentTarget.form?.requestSubmit();
-          }}
-        />
-      </label>
-      <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "next feature (j)"} onClick={() => onStep(1)}>
-        j {"\u25b8"}
-      </button>
+      <span class="sw-row sw-fd-steps">
+        <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "previous feature (k)"} onClick={() => onStep(-1)}>
+          {"\u25c2"} k
+        </button>
+        <label class="sw-label sw-muted">
+          #
+          <input
+            class="sw-input sw-mono sw-fd-number"
+            name="feature"
+            inputMode="numeric"
+            autocomplete="off"
+            key={feature}
+            defaultValue={String(feature)}
+            aria-label="Feature number"
+            disabled={off !== undefined}
+            title={off}
+            onFocus={(event) => event.currentTarget.select()}
+            onInput={() => setRefused(null)}
+            onKeyDown={(event) => {
+              event.stopPropagation(); // the notebook has plans of its own for Enter
+              if (event.key !== "Enter") return;
+              event.preventDefault();
+              event.currentTarget.form?.requestSubmit();
+            }}
+          />
+        </label>
+        <button class="sw-button" type="button" disabled={off !== undefined} title={off ?? "next feature (j)"} onClick={() => onStep(1)}>
+          j {"\u25b8"}
+        </button>
+      </span>
       {refusal && <p class="sw-status sw-status-error sw-fd-refusal" role="alert">{refusal}</p>}
     </form>
   );

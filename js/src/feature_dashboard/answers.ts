@@ -34,7 +34,6 @@ export interface RelatedResult {
 
 export interface FeatureResult {
   feature: number;
-  d_sae: number;
   /** Which SAE it is of, in a line. */
   source: string;
   n_tokens: number;

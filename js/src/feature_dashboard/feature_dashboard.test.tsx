@@ -47,7 +47,7 @@ test("a feature is shown whole: measures, sentence, effects, examples", async ()
   for (const said of ["#12", "0.21 %", "200,000", "tokens scanned", "Active on 420 tokens", "\u201c over\u201d", "+2.1", "\u22120.8"]) {
     expect(text).toContain(said);
   }
-  expect(lines(el)[0]!.querySelector("button")!.textContent).toBe("7.9\u201c bridge\u201d");
+  expect(lines(el).map((line) => line.querySelector("button")!.textContent)).toEqual(["7.90\u201c bridge\u201d", "5.00\u201c bridge\u201d"]);
   await soon(() => expect(el.textContent).toContain("#87"));
 });
 
@@ -125,20 +125,47 @@ test("keys do not reach the notebook, used here or not", async () => {
   expect(outside).not.toHaveBeenCalled();
 });
 
-test("a number that does not exist is said to be none, and the field goes back", async () => {
-  const { model, el } = await mount();
-  await soon(() => expect(lines(el)).toHaveLength(2));
+const numberTyped = (el: Element, text: string) => {
   const field = el.querySelector<HTMLInputElement>("input[name=feature]")!;
-  for (const [typed, said] of [["100", "#100"], ["-1", "#-1"], ["bridge", "#bridge"]] as const) {
-    field.value = typed;
-    field.form!.requestSubmit();
-    await soon(() => expect(el.querySelector(".sw-fd-refusal")?.textContent).toContain(`There is no feature ${said}: this SAE has features 0 to 99.`));
-    expect(field.value).toBe("12");
-    expect(model.get("feature")).toBe(12);
-  }
-  field.value = "#13";
+  field.value = text;
   field.form!.requestSubmit();
+  return field;
+};
+
+test.each([
+  ["with a kernel", {}],
+  ["in a page, on a feature that it carries", { _live: false, _recorded: [12] }],
+  ["in a page, on a feature that it does not carry", { _live: false, _recorded: [13], feature: 50 }],
+])("a number that does not exist is said to be none, %s, and what was shown stays", async (_where, state) => {
+  const { model, el } = await mount(state);
+  const shown = model.get("feature");
+  for (const typed of ["100", "-1", "1.5", "bridge"]) {
+    const field = numberTyped(el, typed);
+    await soon(() => expect(el.querySelector(".sw-fd-refusal")?.textContent).toBe(`There is no feature #${typed}: this SAE has features 0 to 99.`));
+    expect(el.querySelector(".sw-fd-refusal")!.getAttribute("role")).toBe("alert");
+    expect([field.value, model.get("feature")]).toEqual([String(shown), shown]);
+  }
+  numberTyped(el, "");
+  await soon(() => expect(el.querySelector(".sw-fd-refusal")).toBeNull());
+  numberTyped(el, "-1");
+  await soon(() => expect(el.querySelector(".sw-fd-refusal")).not.toBeNull());
+  model.set("feature", 13); // as a click elsewhere does
+  await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13"));
+  expect(el.querySelector(".sw-fd-refusal")).toBeNull();
+  numberTyped(el, "#12");
+  expect(model.get("feature")).toBe(12);
+});
+
+test("in a page, a number that exists and is not carried is said not to be, and j and k lead on to those that are", async () => {
+  const { model, el } = await mount({ _live: false, _recorded: [12, 13] });
+  numberTyped(el, "50");
+  await soon(() => expect(el.querySelector("[role=status]")?.textContent).toContain("2 features can be opened in this page, and #50 is not among them"));
+  expect(el.querySelector(".sw-fd-refusal")).toBeNull();
+  press(el.querySelector(".sw-title")!, "k");
   expect(model.get("feature")).toBe(13);
+  await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13"));
+  press(el.querySelector(".sw-title")!, "j");
+  expect(model.get("feature")).toBe(12);
 });
 
 test("a dead feature says so and shows no examples", async () => {

@@ -33,6 +33,7 @@ function FeatureDashboard() {
     <div onKeyDown={featureKeys({ step: onStep })}>
       <Dashboard
         choice={{ feature, range, group, context }}
+        d_sae={size}
         {...{ onChoice, onStep, recorded, window }}
         code={code({ feature, range, group, context })}
       />
@@ -40,11 +41,10 @@ function FeatureDashboard() {
   );
 }
 
-/** The next of the recorded features, round and round. */
+/** The next of the recorded features, round and round; from one that is not recorded too. */
 function beside(recorded: readonly number[], feature: number, step: 1 | -1): number {
-  const sorted = [...recorded].sort((a, b) => a - b);
-  const at = sorted.indexOf(feature);
-  return sorted[(at + step + sorted.length) % sorted.length] ?? feature;
+  const sorted = [...recorded].sort((a, b) => step * (a - b));
+  return sorted.find((other) => step * (other - feature) > 0) ?? sorted[0] ?? feature;
 }
 
 function code({ feature, range, group, context }: Choice): string {

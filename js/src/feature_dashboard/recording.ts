@@ -19,7 +19,6 @@ export function base64(numbers: Numbers): string {
 export function featureAnswer(feature: number, change: Partial<FeatureResult> = {}, source: Params = {}): Recorded {
   const result: FeatureResult = {
     feature,
-    d_sae: 100,
     source: "topk \u00b7 blocks.2.hook_resid_post \u00b7 step 5,005",
     n_tokens: 200_000,
     tokens: [{ text: " bridge" }, { text: " river" }],

@@ -13,9 +13,47 @@ export function three(value: number | null | undefined): string {
   return value < 0 ? MINUS + text : text;
 }
 
-/** As `three`, with a plus where it is positive. */
-export function signed(value: number): string {
-  return value > 0 ? `+${three(value)}` : three(value);
+/** As `three` or as its column, with a plus where it is positive. */
+export function signed(value: number, format: (value: number) => string = three): string {
+  return value > 0 ? `+${format(value)}` : format(value);
+}
+
+type Format = (value: number | null | undefined) => string;
+
+/** The numbers of a column, to be compared down it: all with as many decimals as give the middle one three significant
+ * digits, none where all are whole. */
+export function alike(values: ArrayLike<number>): Format {
+  const sizes = sizesOf(values);
+  const middle = sizes[sizes.length >> 1];
+  if (middle === undefined || middle < 1e-4) return three;
+  return withDecimals(sizes.every(Number.isInteger) ? 0 : decimalsOf(middle, 3));
+}
+
+/** As `alike`, for shares as percentages: the rarest keeps two significant digits, above 0.001 %. */
+export function percentsAlike(shares: ArrayLike<number>): Format {
+  const least = sizesOf(shares)[0];
+  const format = withDecimals(least === undefined ? 0 : Math.min(3, decimalsOf(least * 100, 2)));
+  return (share) => (Number.isFinite(share) ? `${format(share! * 100)} %` : percent(share));
+}
+
+/** The sizes of those that are neither zero nor missing, smallest first. */
+function sizesOf(values: ArrayLike<number>): Float64Array {
+  return Float64Array.from(values, Math.abs).filter((size) => size > 0 && size < Infinity).sort();
+}
+
+function decimalsOf(size: number, digits: number): number {
+  return Math.max(0, digits - 1 - Math.floor(Math.log10(size) + 1e-6)); // 0.01 as float32 is a little less
+}
+
+/** What is there and too small for these decimals is said to be less than their last. */
+function withDecimals(decimals: number): Format {
+  const { format } = new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  const last = 10 ** -decimals;
+  return (value) => {
+    if (value === null || value === undefined || !Number.isFinite(value)) return three(value);
+    if (value > 0 && value < last / 2) return `< ${format(last)}`;
+    return value < 0 ? MINUS + format(-value) : format(value);
+  };
 }
 
 /** A share as a percentage: 0.21 %, 31 %, below 0.001 %. */

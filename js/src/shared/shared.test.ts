@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from "vitest";
 import { activationShade, contrast, opacity, signedShade } from "./colour";
-import { count, duration, percent, short, signed, three } from "./format";
+import { alike, count, duration, percent, percentsAlike, short, signed, three } from "./format";
 import { glyphs, inQuotes } from "./tokens";
 import { float32, keyOf, type Model, Transport } from "./transport";
 
@@ -103,6 +103,24 @@ describe("numbers", () => {
     [Number.NaN, "\u2013"],
   ])("three(%f) is %s", (value, text) => expect(three(value)).toBe(text));
 
+  test("the numbers of a column have as many decimals, those of the middle one", () => {
+    const column = (values: number[]) => values.map(alike(values));
+    expect(column([9, 8.42, 12.61, 0.2, NaN])).toEqual(["9.00", "8.42", "12.61", "0.20", "\u2013"]);
+    expect(column([0.108, -0.0948, -0.069])).toEqual(["0.1080", "\u22120.0948", "\u22120.0690"]);
+    expect(column([8, 16, 32])).toEqual(["8", "16", "32"]);
+    expect(column([12345.6, 2000.1, 0])).toEqual(["12,346", "2,000", "0"]);
+    expect(column([5, 6, 7, 0.001])).toEqual(["5.00", "6.00", "7.00", "< 0.01"]);
+    expect(column([5.5e-5, 5.7e-5])).toEqual(["5.5e\u22125", "5.7e\u22125"]);
+    expect(column([])).toEqual([]);
+    expect(signed(0.1, alike([0.1]))).toBe("+0.100");
+  });
+  test("the shares of a column have as many decimals as the rarest asks for", () => {
+    const column = (shares: number[]) => shares.map(percentsAlike(shares));
+    expect(column([0.0021, 0.014, 0.123, 0])).toEqual(["0.21 %", "1.40 %", "12.30 %", "0.00 %"]);
+    expect(column([0.000002, 0.0022])).toEqual(["< 0.001 %", "0.220 %"]);
+    expect(column([0, 0, NaN])).toEqual(["0 %", "0 %", "\u2013"]);
+    expect(percentsAlike(Float32Array.of(0.01, 0.1))(0.01)).toBe("1.0 %"); // 0.01 as float32 is a little less
+  });
   test("shares, counts, times", () => {
     expect(percent(0.0021)).toBe("0.21 %");
     expect(percent(0.314)).toBe("31.4 %");

@@ -27,6 +27,7 @@ const DEFINITIONS = {
   "similar features": "Other features whose decoder rows point the same way: the cosine of the two rows, nearest first.",
   "active together": "Other features active on the same tokens: n_ab / \u221a(n_a n_b), from counts; 1 means always together.",
   KL: "KL(default \u2016 steered) of the next-token distributions, in nats: 0 means nothing changed.",
+  percentiles: "Half of the feature's activations in the index lie below p50, 90 % below p90, 99 % below p99; max is the largest of them.",
   "random direction": "A control: the same length of change along a random direction instead of the feature's own.",
 } as const;
 
@@ -36,7 +37,7 @@ export type TermName = keyof typeof DEFINITIONS;
 export function Term({ name, children }: { name: TermName; children?: ComponentChildren }) {
   const id = useDomId();
   return (
-    <span class="sw-term" tabIndex={0} aria-describedby={id}>
+    <span class="sw-term" tabIndex={0} aria-describedby={id} onMouseEnter={keepInside} onFocusIn={keepInside}>
       {children ?? name}
       <Tip name={name} id={id} />
     </span>
@@ -47,11 +48,20 @@ export function Term({ name, children }: { name: TermName; children?: ComponentC
 export function TermOf({ name, children }: { name: TermName; children: (describedBy: string) => ComponentChildren }) {
   const id = useDomId();
   return (
-    <span class="sw-term">
+    <span class="sw-term" onMouseEnter={keepInside} onFocusIn={keepInside}>
       {children(id)}
       <Tip name={name} id={id} />
     </span>
   );
+}
+
+/** Near the right edge of the widget a definition begins further left: it would be cut there, or widen the page. */
+function keepInside({ currentTarget }: { currentTarget: HTMLElement }) {
+  const tip = currentTarget.querySelector<HTMLElement>(".sw-tip")!;
+  tip.style.left = "0";
+  const end = currentTarget.closest(".sw-root")!.getBoundingClientRect().right - 4; // its padding
+  const beyond = tip.getBoundingClientRect().right - end;
+  if (beyond > 0) tip.style.left = `${-beyond}px`;
 }
 
 function Tip({ name, id }: { name: TermName; id: string }) {

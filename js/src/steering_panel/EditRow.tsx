@@ -1,7 +1,7 @@
 // One edited feature: which, how, how strongly.
 
 import { percent, three } from "../shared/format";
-import { type Edit, type Facts, inMode, inUnits, inWords, MODES, type Mode, namedTicks, nearest, type Place, sliderOf } from "./edits";
+import { type Edit, type Facts, inMode, inUnits, inWords, linesOfTicks, MODES, type Mode, nearest, type Place, type Slider, sliderOf } from "./edits";
 
 interface Props {
   edit: Edit;
@@ -18,12 +18,13 @@ interface Props {
 }
 
 const KNOB = 14; // px; a native slider's ends lie half a knob inside
+const LINE = 10; // px; of the ticks' names
 
 const STEPS: Record<string, number> = { "]": 1, "[": -1 };
 const ARROWS: Record<string, number> = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
 
 export function EditRow({ edit, facts, place, live, recorded, current, onDraft, onCommit, onRemove, onCurrent }: Props) {
-  const slider = sliderOf(edit, facts, place);
+  const slider = sliderOf(edit, facts, place, recorded ?? []);
   const value = edit.value ?? 0;
   const off = live ? undefined : "This page has no kernel.";
   const numberOf = (text: string): Edit | null => {
@@ -73,6 +74,7 @@ export function EditRow({ edit, facts, place, live, recorded, current, onDraft, 
         <span class="sw-slider">
           <input
             type="range"
+            title={legendOf(slider, recorded !== null)}
             min={slider.low}
             max={slider.high}
             step={recorded ? "any" : slider.step}
@@ -114,20 +116,27 @@ export function EditRow({ edit, facts, place, live, recorded, current, onDraft, 
   );
 }
 
-function Ticks({ slider, recorded }: { slider: NonNullable<ReturnType<typeof sliderOf>>; recorded: readonly number[] | null }) {
-  const named = namedTicks(slider, 0.13);
+/** What its ticks and dots mean, a line each. */
+function legendOf({ ticks }: Slider, recorded: boolean): string {
+  const dots = recorded ? ["dots: the strengths recorded with this page"] : [];
+  return [...ticks.map(({ name, means }) => `${name}: ${means}`), ...dots].join("\n");
+}
+
+function Ticks({ slider, recorded }: { slider: Slider; recorded: readonly number[] | null }) {
+  const lines = linesOfTicks(slider, 0.1);
+  const below = Math.max(0, ...lines.values());
   const left = (at: number) => {
     const share = (at - slider.low) / (slider.high - slider.low);
     return `calc(${KNOB / 2}px + ${share} * (100% - ${KNOB}px))`;
   };
   return (
-    <span class="sw-ticks" aria-hidden="true">
+    <span class="sw-ticks" style={{ height: `${LINE * below}px` }} aria-hidden="true">
       {slider.ticks.map((tick) => (
-        <span key={tick.name} class="sw-tick" style={{ left: left(tick.at) }} title={tick.means}>
-          {named.has(tick) && <i>{tick.name}</i>}
+        <span key={tick.name} class="sw-tick" style={{ left: left(tick.at) }}>
+          <i style={{ marginTop: `${LINE * lines.get(tick)!}px` }}>{tick.name}</i>
         </span>
       ))}
-      {recorded?.map((at) => <span key={at} class="sw-tick sw-tick-recorded" style={{ left: left(at) }} title={`recorded at ${three(at)}`} />)}
+      {recorded?.map((at) => <span key={at} class="sw-tick sw-tick-recorded" style={{ left: left(at) }} />)}
     </span>
   );
 }

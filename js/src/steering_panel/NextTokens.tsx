@@ -1,7 +1,8 @@
 // The next token before and after: those whose probability changes most, and how far the whole distribution moved,
 // beside the same change along random directions.
 
-import { three } from "../shared/format";
+import { alike } from "../shared/format";
+import { useLive } from "../shared/host";
 import { Bar } from "../shared/parts";
 import { Term } from "../shared/terms";
 import { inQuotes, type Token } from "../shared/tokens";
@@ -26,16 +27,9 @@ export function nextToken({ result, buffers }: Answer<Result>): NextToken {
 
 export type { Result as NextTokenResult };
 
-/** A probability beside others: 31 %, 0.2 %, < 0.1 %. */
-function rough(p: number): string {
-  return p > 0 && p < 0.001 ? "< 0.1 %" : p > 0.9995 && p < 1 ? "> 99.9 %" : `${p >= 0.1 ? (p * 100).toFixed(0) : (p * 100).toFixed(1)} %`;
-}
-
-/** Two probabilities, with a digit more where they would look alike and are not: 98.2 % and 97.9 %. */
-export function apart(before: number, after: number): [string, string] {
-  const [one, other] = [rough(before), rough(after)];
-  if (one !== other || Math.abs(after - before) < PRINTED) return [one, other];
-  return [`${(before * 100).toFixed(1)} %`, `${(after * 100).toFixed(1)} %`];
+/** A probability beside others: 31.0 %, 0.2 %, < 0.1 %. */
+export function probability(p: number): string {
+  return p > 0 && p < 0.001 ? "< 0.1 %" : p > 0.9995 && p < 1 ? "> 99.9 %" : `${(p * 100).toFixed(1)} %`;
 }
 
 /** Whether the edits move any probability by what is printed. */
@@ -48,8 +42,7 @@ export function changeOf({ tokens, before, after }: NextToken): string {
   const token = tokens[0];
   if (!token) return "";
   if (!isMoved({ before, after })) return "the next token stays as it is.";
-  const [from, to] = apart(before[0]!, after[0]!);
-  return `${inQuotes(token)} as the next token goes from ${from} to ${to}.`;
+  return `${inQuotes(token)} as the next token goes from ${probability(before[0]!)} to ${probability(after[0]!)}.`;
 }
 
 const PRINTED = 0.0005;
@@ -61,12 +54,14 @@ function rowsOf({ tokens, before, after }: NextToken, moved: boolean): number {
 }
 
 export function NextTokens({ next, edited }: { next: NextToken; edited: boolean }) {
+  const live = useLive();
   const most = Math.max(...next.before, ...next.after);
   const moved = isMoved(next);
   const farthest = Math.max(next.kl, next.kl_control, 1e-9);
+  const nats = alike([next.kl, next.kl_control]);
   return (
     <>
-      <div class="sw-next" role="list" aria-label={moved ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
+      <div class={`sw-next ${live ? "sw-next-live" : ""}`} role="list" aria-label={moved ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
         {next.tokens.slice(0, rowsOf(next, moved)).map((token, i) => (
           <Change key={i} token={token} before={next.before[i]!} after={next.after[i]!} most={most} />
         ))}
@@ -77,13 +72,13 @@ export function NextTokens({ next, edited }: { next: NextToken; edited: boolean 
             <Term name="KL" /> of this edit
           </span>
           <Bar share={next.kl / farthest} />
-          <span class="sw-number">{three(next.kl)}</span>
+          <span class="sw-number">{nats(next.kl)}</span>
           <span class="sw-muted">nats</span>
           <span>
             of a <Term name="random direction" />
           </span>
           <Bar share={next.kl_control / farthest} />
-          <span class="sw-number">{three(next.kl_control)}</span>
+          <span class="sw-number">{nats(next.kl_control)}</span>
           <span class="sw-muted">nats</span>
         </div>
       )}
@@ -95,7 +90,7 @@ function Change({ token, before, after, most }: { token: Token; before: number; 
   const [low, high] = before < after ? [before, after] : [after, before];
   const at = (p: number) => `${(most > 0 ? p / most : 0) * 100}%`;
   const same = Math.abs(after - before) < PRINTED;
-  const [from, to] = apart(before, after);
+  const [from, to] = [probability(before), probability(after)];
   return (
     <div class="sw-change" role="listitem" aria-label={`${inQuotes(token)}: ${from}${same ? "" : ` before, ${to} after`}`}>
       <span class="sw-mono sw-ellipsis">{inQuotes(token)}</span>

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { type Edit, namedTicks, type Place, sliderOf } from "./edits";
-import { apart } from "./NextTokens";
+import { type Edit, linesOfTicks, type Place, sliderOf } from "./edits";
+import { probability } from "./NextTokens";
 
 const PLACE: Place = { d_sae: 100, hook_name: "h", source: "topk", indexed: false, reach: 18.5, features: {} };
 const CLAMP: Edit = { feature: 3, mode: "clamp", value: 8 };
@@ -8,7 +8,7 @@ const CLAMP: Edit = { feature: 3, mode: "clamp", value: 8 };
 test("without an index a slider ends where x would move by its own length, and says so", () => {
   const slider = sliderOf(CLAMP, undefined, PLACE)!;
   expect(slider.high).toBeCloseTo(18.5);
-  expect([...namedTicks(slider, 0.13)].map(({ name, at }) => [name, at])).toEqual([["\u2016x\u2016", 18.5]]);
+  expect([...linesOfTicks(slider, 0.1)].map(([{ name, at }, line]) => [name, at, line])).toEqual([["\u2016x\u2016", 18.5, 0]]);
 });
 
 test("with one its unit is the feature's maximum", () => {
@@ -17,8 +17,18 @@ test("with one its unit is the feature's maximum", () => {
   expect(slider.ticks.map(({ name }) => name)).toEqual(["0", "max", "\u2212max"]);
 });
 
-test("two probabilities that differ look different", () => {
-  expect(apart(0.982, 0.979)).toEqual(["98.2 %", "97.9 %"]);
-  expect(apart(0.31, 0.62)).toEqual(["31 %", "62 %"]);
-  expect(apart(0.5, 0.5001)).toEqual(["50 %", "50 %"]); // by less than is printed anywhere
+test("every tick has its name, on a line of its own where others are near", () => {
+  const facts = { max: 10, quantiles: [[0.5, 3], [0.9, 8], [0.99, 9]] as [number, number][] };
+  const lines = linesOfTicks(sliderOf(CLAMP, facts, { ...PLACE, indexed: true })!, 0.1);
+  expect(Object.fromEntries([...lines].map(([{ name }, line]) => [name, line]))).toEqual({ p50: 0, p90: 0, p99: 1, max: 0 });
+});
+
+test("a slider reaches to every recorded strength, whatever its value is", () => {
+  expect(sliderOf({ ...CLAMP, value: 0 }, undefined, PLACE, [0, 28, 8])!.high).toBeCloseTo(28);
+  expect(sliderOf({ ...CLAMP, mode: "scale", value: 2 }, undefined, PLACE, [-8, 2])).toMatchObject({ low: -10, high: 10 });
+});
+
+test("probabilities have one decimal each, and say where that is not enough", () => {
+  expect([0.982, 0.31, 0.0021, 0, 1].map(probability)).toEqual(["98.2 %", "31.0 %", "0.2 %", "0.0 %", "100.0 %"]);
+  expect([0.0004, 0.9997].map(probability)).toEqual(["< 0.1 %", "> 99.9 %"]);
 });

@@ -52,20 +52,23 @@ export function unitOf(facts: Facts | undefined, place: Place | undefined): numb
   return (facts?.max || place?.reach) ?? 10;
 }
 
-/** The slider of an edit: room for 1.5 times the unit, more where the value asks for it; `null` where there is none. */
-export function sliderOf(edit: Edit, facts: Facts | undefined, place: Place | undefined): Slider | null {
+/** The slider of an edit: room for 1.5 times the unit, more where its value or a recorded one asks for it; `null` where
+ * there is none. */
+export function sliderOf(edit: Edit, facts: Facts | undefined, place: Place | undefined, recorded: readonly number[] = []): Slider | null {
   if (edit.mode === "ablate") return null;
-  const value = edit.value ?? 0;
+  const asked = [edit.value ?? 0, ...recorded];
+  const farthest = Math.max(...asked.map(Math.abs));
+  const negative = asked.some((value) => value < 0);
   if (edit.mode === "scale") {
-    const high = Math.max(4, Math.abs(value) > 4 ? Math.ceil(Math.abs(value) * 1.25) : 4);
+    const high = farthest > 4 ? Math.ceil(farthest * 1.25) : 4;
     const ticks = [0, 1, 2].map((at) => ({ at, name: `${at}\u00d7`, means: ["the feature is taken out", "nothing changes", "twice as strong"][at]! }));
-    return { low: value < 0 ? -high : 0, high, step: 0.05, ticks, nudge: 0.1 };
+    return { low: negative ? -high : 0, high, step: 0.05, ticks, nudge: 0.1 };
   }
   const unit = unitOf(facts, place);
   const step = 10 ** Math.floor(Math.log10(unit / 50));
   const up = (x: number) => Number((Math.ceil(x / step - 1e-9) * step).toPrecision(6));
-  const high = up(Math.max(unit * (facts?.max ? 1.5 : 1), Math.abs(value)));
-  const low = edit.mode === "add" || value < 0 ? -high : 0;
+  const high = up(Math.max(unit * (facts?.max ? 1.5 : 1), farthest));
+  const low = edit.mode === "add" || negative ? -high : 0;
   const ticks: Tick[] = [];
   if (low < 0) ticks.push({ at: 0, name: "0", means: edit.mode === "add" ? "nothing changes" : "as if ablated" });
   if (facts?.max) {
@@ -83,13 +86,18 @@ export function sliderOf(edit: Edit, facts: Facts | undefined, place: Place | un
   return { low, high, step, ticks, nudge: Number((step * Math.max(1, Math.round(unit / 20 / step))).toPrecision(6)) };
 }
 
-/** The ticks whose names have room: the maximum first, then from below; `room` is a share of the slider's length. */
-export function namedTicks({ low, high, ticks }: Slider, room: number): Set<Tick> {
+/** The line under the slider on which each tick's name has room, 0 the nearest: the maximum first, then from below.
+ * `room` is a share of the slider's length. */
+export function linesOfTicks({ low, high, ticks }: Slider, room: number): Map<Tick, number> {
   const share = (tick: Tick) => (tick.at - low) / (high - low);
-  const named: Tick[] = [];
+  const lines: Tick[][] = [];
   const order = ticks.toSorted((a, b) => Number(b.name.endsWith("max")) - Number(a.name.endsWith("max")) || a.at - b.at);
-  for (const tick of order) if (named.every((other) => Math.abs(share(other) - share(tick)) >= room)) named.push(tick);
-  return new Set(named);
+  for (const tick of order) {
+    const free = lines.find((line) => line.every((other) => Math.abs(share(other) - share(tick)) >= room));
+    if (free) free.push(tick);
+    else lines.push([tick]);
+  }
+  return new Map(lines.flatMap((line, i) => line.map((tick): [Tick, number] => [tick, i])));
 }
 
 /** The value in the feature's own unit: "= 0.86 × max". */

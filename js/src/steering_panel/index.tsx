@@ -3,6 +3,7 @@ import { three } from "../shared/format";
 import { type Asked, useLive, usePlace, useRequest, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
 import { PromptForm } from "../shared/prompt";
+import { Term } from "../shared/terms";
 import type { Params } from "../shared/transport";
 import { AddFeature } from "./AddFeature";
 import { EditRow } from "./EditRow";
@@ -96,6 +97,7 @@ function SteeringPanel() {
             , SAE error kept
             {next && next.f.length === shown.length && `; f(x) = ${three(next.f[shown.indexOf(last)])} on the last token of the prompt`}
             {place && !place.indexed && `; ${three(place.reach)} would move x by its own length`}
+            {last.mode === "clamp" && facts(last.feature)?.quantiles && <>; ticks are <Term name="percentiles" /></>}
           </span>
         </p>
       )}
@@ -129,7 +131,7 @@ function SteeringPanel() {
 
 const KEYS = "[ and ] weaken and strengthen the edit that has the focus, Ctrl+Z takes the last change back, Enter in the prompt writes anew, ? shows these keys";
 
-const OFF = "Recorded: each slider snaps to the strengths this page was made with; anything else needs Python.";
+const OFF = "Recorded: each slider snaps to its dots, the strengths this page was made with; anything else needs Python.";
 
 interface HeadProps {
   prompt: string;

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { featureKeys } from "../feature_dashboard/keys";
 import dashboardCss from "../feature_dashboard/look.css";
-import { count, percent, short, three } from "../shared/format";
+import { alike, count, percent, percentsAlike, short, three } from "../shared/format";
 import { useLive, usePlace, useTrait, widget } from "../shared/host";
 import { Foot, Status } from "../shared/parts";
 import { Term, type TermName } from "../shared/terms";
@@ -19,12 +19,12 @@ const KEYS = "Left and Right read the curves row by row, Home and End go to the 
 
 const thousandths = (value: number) => (Number.isFinite(value) ? value.toFixed(3).replace("-", "\u2212") : "\u2013");
 
-const COLUMNS: readonly { column: string; name: TermName; format: (value: number) => string }[] = [
-  { column: "l0", name: "L0", format: three },
-  { column: "explained_variance", name: "explained variance", format: thousandths },
-  { column: "ce_loss_recovered", name: "CE loss recovered", format: thousandths },
-  { column: "dead_fraction", name: "dead features", format: percent },
-  { column: "loss", name: "loss", format: three },
+const COLUMNS: readonly { column: string; name: TermName; formatOf: (values: number[]) => (value: number) => string }[] = [
+  { column: "l0", name: "L0", formatOf: alike },
+  { column: "explained_variance", name: "explained variance", formatOf: () => thousandths },
+  { column: "ce_loss_recovered", name: "CE loss recovered", formatOf: () => thousandths },
+  { column: "dead_fraction", name: "dead features", formatOf: percentsAlike },
+  { column: "loss", name: "loss", formatOf: alike },
 ];
 
 function SweepMonitor() {
@@ -120,7 +120,10 @@ interface TableProps {
 
 /** The legend and the numbers in one: what sets each SAE apart, and how good it is. */
 function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
-  const columns = COLUMNS.filter(({ column }) => about.measures_ce_loss || column !== "ce_loss_recovered");
+  const columns = COLUMNS.filter(({ column }) => about.measures_ce_loss || column !== "ce_loss_recovered").map(({ column, name, formatOf }) => {
+    const values = about.saes.map((_, sae) => valueAt(rows[sae] ?? NO_ROWS, column, at));
+    return { name, texts: values.map(formatOf(values)) };
+  });
   return (
     <div class="sw-scroll">
       <table class="sw-table">
@@ -143,7 +146,7 @@ function Table({ about, rows, at, errors, chosen, onChoose }: TableProps) {
               {errors[sae] ? (
                 <td class="sw-status-error sw-failed" colSpan={columns.length}>{errors[sae]}</td>
               ) : (
-                columns.map(({ column, format }) => <td class="sw-number" key={column}>{format(valueAt(rows[sae] ?? NO_ROWS, column, at))}</td>)
+                columns.map(({ name, texts }) => <td class="sw-number" key={name}>{texts[sae]}</td>)
               )}
             </tr>
           ))}

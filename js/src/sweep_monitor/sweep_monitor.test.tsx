@@ -50,7 +50,7 @@ afterEach(() => document.body.replaceChildren());
 
 test("each SAE has its line, its number, its point and its row, in one colour", async () => {
   const { el } = mount();
-  await vi.waitFor(() => expect(cells(el, 1)).toEqual(["8", "8", "0.700", "0.900", "0 %", "0.4"]));
+  await vi.waitFor(() => expect(cells(el, 1)).toEqual(["8", "8", "0.700", "0.900", "0 %", "0.400"]));
   const [explained] = [...el.querySelectorAll("figure")].slice(1);
   const strokes = [...explained!.querySelectorAll<SVGPathElement>(".sw-line")].map(({ style }) => style.stroke);
   expect(strokes).toEqual(["#1f77b4", "#ff7f0e", "#2ca02c"]);
@@ -82,7 +82,7 @@ test("a step is read for all SAEs by keyboard", async () => {
   const press = (key: string) => el.querySelector(".sw-curves")!.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
   press("Home");
   await vi.waitFor(() => expect(el.querySelector(".sw-foot")!.textContent).toContain("Everything as it was at step 10."));
-  expect(cells(el, 0)).toEqual(["4", "4", "0.200", "\u2013", "10 %", "1"]); // CE loss was not measured by then
+  expect(cells(el, 0)).toEqual(["4", "4", "0.200", "\u2013", "10 %", "1.00"]); // CE loss was not measured by then
   press("Escape");
   await vi.waitFor(() => expect(cells(el, 0)).toContain("0.500"));
 });
@@ -141,7 +141,7 @@ test("a page that carries one SAE's look back says so at another, and shows noth
 
 test("a measure that none takes is no column", async () => {
   const { el } = mount({ _about: { ...ABOUT, measures_ce_loss: false } });
-  await vi.waitFor(() => expect(cells(el, 1)).toEqual(["8", "8", "0.700", "0 %", "0.4"]));
+  await vi.waitFor(() => expect(cells(el, 1)).toEqual(["8", "8", "0.700", "0 %", "0.400"]));
   expect(el.textContent).not.toContain("CE loss");
   expect(cells(el, 2)).toEqual(["\u2013", "The loss is <b>NaN</b>."]);
 });

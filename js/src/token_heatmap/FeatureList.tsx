@@ -1,7 +1,7 @@
 // The features of one token, strongest first: id, activation, bar, what it usually fires on, how often.
 
 import { useState } from "preact/hooks";
-import { percent, three } from "../shared/format";
+import { alike, percentsAlike } from "../shared/format";
 import { Bar } from "../shared/parts";
 import { Term } from "../shared/terms";
 import { inQuotes } from "../shared/tokens";
@@ -28,6 +28,8 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
   const sorted = order === "density" ? active.toSorted((a, b) => density(a) - density(b)) : active;
   const rows = all ? sorted : sorted.slice(0, FIRST);
   const most = active[0]?.value ?? 1;
+  const activation = alike(active.map(({ value }) => value));
+  const percentage = percentsAlike(active.map((row) => reading.label(row.feature)?.density ?? 0));
   const full = !reading.result.whole && active.length === reading.result.k; // there may be more than were sent
   return (
     <section class="sw-section" aria-label={`Features on ${inQuotes(reading.tokens[token]!)}`}>
@@ -71,10 +73,10 @@ export function FeatureList({ reading, token, feature, pinned, onFeature, onPin 
                     #{row.feature}
                   </button>
                 </td>
-                <td class="sw-number">{three(row.value)}</td>
+                <td class="sw-number">{activation(row.value)}</td>
                 <td class="sw-wide"><Bar share={row.value / most} /></td>
                 {known && <td class="sw-mono sw-ellipsis">{reading.label(row.feature)?.top_tokens}</td>}
-                {known && <td class="sw-number">{percent(reading.label(row.feature)?.density)}</td>}
+                {known && <td class="sw-number">{percentage(reading.label(row.feature)?.density)}</td>}
                 <td>
                   <button
                     class="sw-button"

@@ -38,7 +38,7 @@ export function LookBack({ steps, step, onStep }: { steps: readonly number[]; st
       </label>
       <span class="sw-number sw-said-step">{said}</span>
       <button class="sw-button" type="button" disabled={step === null} onClick={() => onStep(null)}>
-        now
+        back to now
       </button>
     </div>
   );
