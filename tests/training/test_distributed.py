@@ -238,3 +238,20 @@ def test_gradients_are_added_in_one_order_whatever_form_the_code_has(
     assert [shape for shape, _ in seen[0][0]] == [tuple(p.shape) for p in sae.parameters()]
     for dense, sparse in zip(seen[0][1], seen[1][1], strict=True):
         assert torch.allclose(dense, sparse, atol=1e-5)
+
+
+def test_a_checkpoint_that_one_process_cannot_write_is_lost_in_all_and_the_run_goes_on(tmp_path: Path) -> None:
+    done = two_processes(str(Path(__file__).with_name("rank_disks.py")), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first) == 8
+    for case in first:
+        for said in (first[case], second[case]):
+            assert said["state"] == "finished", case
+            (error,) = said["errors"]
+            assert error.startswith("The checkpoint of step 3 could not be written: "), case
+            assert error.endswith(". The run goes on without it.") and "Traceback" not in error, case
+            assert said["there"] == said["whole"] == ["distributed-000000006"], case
+        if "full" in case:
+            assert "met with [Errno 28] No space left on device" in first[case]["errors"][0]
+            assert second[case]["errors"] == first[case]["errors"]
