@@ -18,8 +18,9 @@ import torch
 import saewidgets as sw
 from saewidgets.sae import selection
 from saewidgets.sae.architectures import Knobs, architectures, get_architecture
+from saewidgets.training import distributed
 from saewidgets.training.data import Vectors
-from saewidgets.training.distributed import Ranks, data_parallel
+from saewidgets.training.distributed import Ranks, Together, data_parallel
 from saewidgets.training.rank_loop import RankLoop, TogetherGradients, listed
 from saewidgets.training.run import TrainingRun
 
@@ -219,6 +220,21 @@ class Listening(Ranks):
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         self.seen.append((tuple(tensor.shape), tensor.stride()))
         return 2 * tensor
+
+
+def test_processes_send_each_other_the_vectors_of_a_block_and_no_more(
+    demo_model: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts = sw.ActivationStream(demo_model, texts[:6], HOOK, context_size=32, batch_size=64, block_batches=4)
+    sent: list[int] = []
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda rows: sent.append(len(rows)))
+    for takes in (100, None):
+        sent.clear()
+        read = list(Together(acts, Ranks()).batches(takes=takes))
+        assert all(torch.equal(a, b) for a, b in zip(read, acts.batches(takes=takes), strict=True))
+        assert sum(sent) == acts.n_batches * 64
+    next(Together(acts, Ranks()).batches(takes=100))
+    assert sent[-1] == 128
 
 
 @pytest.mark.parametrize("architecture", ["relu", "gated", "jumprelu", "p_anneal"])
