@@ -19,6 +19,9 @@ Batch = Tensor | tuple[Tensor, Tensor]
 Memory = tuple[Tensor, ...]
 """Rows to read into: one tensor, or two of which the second is for targets."""
 
+Room = Callable[[int], Memory]
+"""`room(rows)`: memory for so many vectors."""
+
 Fill = Callable[[int, Memory, int, int], None]
 """`fill(epoch, memory, low, high)`: write vectors number low to high of the epoch into the first rows."""
 
@@ -42,15 +45,16 @@ class Blocks:
     """Fewest batches in a block; an epoch that has fewer is one block."""
     seed: int
     """Of the shuffling inside the blocks."""
-    first: int | None = None
-    """Batches in the first block, if they are fewer than it would have: what it has left is then a block by itself."""
+    takes: int | None = None
+    """Vectors that the reader takes at most; None: all."""
 
     def for_a_reader_of(self, vectors: int | None) -> Blocks:
         """The same epoch for one who takes so many of its vectors at most, and is not to wait for more of them.
 
-        Where that is less than the first block, the first block ends there. Longer readers find the blocks as they are.
+        Where that is less than the first block, the first block ends there; what it has left is then a block by itself.
+        Longer readers find the blocks as they are.
         """
-        return self if vectors is None else replace(self, first=-(-vectors // self.batch_size))
+        return replace(self, takes=vectors)
 
     @property
     def n_batches(self) -> int:
@@ -62,8 +66,8 @@ class Blocks:
         """The batch at which each block begins, and the end of the last."""
         n_blocks = max(1, self.n_batches // self.block_batches)
         bounds = [block * self.n_batches // n_blocks for block in range(n_blocks + 1)]
-        cut = [] if self.first is None or self.first >= bounds[1] else [self.first]
-        return [0, *cut, *bounds[1:]]
+        taken = self.n_batches if self.takes is None else -(-self.takes // self.batch_size)
+        return [0, *([taken] if taken < bounds[1] else []), *bounds[1:]]
 
     @property
     def rows(self) -> int:
@@ -72,18 +76,28 @@ class Blocks:
         most = max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
         return min(most * self.batch_size, self.n_vectors)
 
+    def after(self, high: int) -> tuple[int, int]:
+        """The vectors of the block behind number `high`, from and to; none if the reader does not come to it."""
+        if self.takes is not None and high >= self.takes:
+            return high, high
+        ends = [min(bound * self.batch_size, self.n_vectors) for bound in self.bounds]
+        return high, next((end for end in ends if end > high), high)
+
     def check(self, start: int) -> None:
         """Raise ValueError if `start` is not a batch of the epoch."""
         if not 0 <= start <= self.n_batches:
             raise ValueError(f"start={start} is out of range: an epoch has batches 0 to {self.n_batches - 1}.")
 
-    def batches(self, epoch: int, start: int, memory: Memory, fill: Fill) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int, room: Room, fill: Fill) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, float32, each in memory of its own."""
-        bounds = self.bounds
+        bounds, memory = self.bounds, None
         for block, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
             if last <= start:
                 continue
             low, high = first * self.batch_size, min(last * self.batch_size, self.n_vectors)
+            if memory is None or len(memory[0]) < high - low:
+                memory = None  # what is too small is given back first
+                memory = room(self.rows if self.after(high)[1] > high else high - low)
             fill(epoch, memory, low, high)
             mixed = torch.randperm(high - low, generator=generator(self.seed, epoch, block)).to(memory[0].device)
             for batch in range(max(first, start), last):

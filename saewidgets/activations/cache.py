@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -180,7 +181,7 @@ class ActivationCache:
         """
         blocks = self._blocks.for_a_reader_of(takes)
         blocks.check(start)
-        return blocks.batches(epoch, start, self._memory(blocks.rows), self._fill)
+        return blocks.batches(epoch, start, self._memory, partial(self._fill, blocks))
 
     def ce_loss_recovered(self, sae: SAE) -> float:
         """CE loss recovered by an SAE, or a transcoder, on the held-out contexts.
@@ -223,16 +224,14 @@ class ActivationCache:
     def _memory(self, rows: int) -> Memory:
         return tuple(torch.empty(rows, width, dtype=self.dtype) for width in self._widths)
 
-    def _fill(self, epoch: int, memory: Memory, low: int, high: int) -> None:
+    def _fill(self, blocks: Blocks, epoch: int, memory: Memory, low: int, high: int) -> None:
         self._expect(epoch, low, high)  # the first block; of others it was said before
         runs = self._runs_of(epoch, low, high)
         for key, width, into in zip(("vectors", "targets"), self._widths, memory, strict=False):
             for rows, some in self._open(runs, key, width):
                 for _, row, length, begin in some:
-                    # a run on a block's border belongs to both
-                    before, after = max(0, -begin), min(length, high - low - begin)
-                    rows.read(row + before, into[begin + before : begin + after])
-        self._expect(epoch, high, min(2 * high - low, self.n_vectors))
+                    rows.read(row, into[begin : begin + length])
+        self._expect(epoch, *blocks.after(high))
 
     def _expect(self, epoch: int, low: int, high: int) -> None:
         """Let the disk read these vectors while others are worked on; what is wrong with them, the reading says."""
@@ -246,16 +245,20 @@ class ActivationCache:
     def _runs_of(self, epoch: int, low: int, high: int) -> list[list[int]]:
         """The runs that hold vectors low to high of an epoch, as they lie on the disk.
 
-        Of each: its shard, its first row there, its length, and which of the vectors from low on it begins with.
+        Of each what is between low and high: its shard, its first row there, its length, and which of the vectors from
+        low on it begins with.
         """
         order = torch.randperm(len(self._runs), generator=generator(self.seed, epoch))
         ends = self._runs[order, 2].cumsum(0)
         first = int(torch.searchsorted(ends, low, right=True))
         last = int(torch.searchsorted(ends, high)) + 1
         chosen = order[first:last]
-        begins = ends[first:last] - self._runs[chosen, 2] - low
         by_place = torch.argsort(chosen)
-        runs: list[list[int]] = torch.cat([self._runs[chosen[by_place]], begins[by_place, None]], dim=1).tolist()
+        shard, row, length = self._runs[chosen[by_place]].unbind(1)
+        begin = ends[first:last][by_place] - length - low
+        before = (-begin).clamp_min(0)  # a run on a block's border belongs to both
+        length = torch.minimum(length, high - low - begin) - before
+        runs: list[list[int]] = torch.stack([shard, row + before, length, begin + before], dim=1).tolist()
         return runs
 
     def _open(self, runs: list[list[int]], key: str, width: int) -> Iterator[tuple[Rows, Iterator[list[int]]]]:

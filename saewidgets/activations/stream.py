@@ -221,7 +221,7 @@ class ActivationStream:
         """
         blocks = self.blocks.for_a_reader_of(takes)
         blocks.check(start)
-        return blocks.batches(epoch, start, self.memory(blocks.rows), partial(self.fill, may_go_on=may_go_on))
+        return blocks.batches(epoch, start, self.memory, partial(self.fill, may_go_on=may_go_on))
 
     def cache(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 
@@ -42,7 +43,8 @@ _batch: ContextVar[WholeBatch | None] = ContextVar("batch", default=None)
 
 def whole_batch() -> WholeBatch:
     """What answers for the batch that is worked on."""
-    return _batch.get() or WholeBatch()
+    # torch.compile cannot look a context variable up, and what processes share is not compiled (see `RankLoop`)
+    return WholeBatch() if torch.compiler.is_compiling() else _batch.get() or WholeBatch()
 
 
 @contextmanager

@@ -165,14 +165,15 @@ class Together:
     def batches(self, epoch: int = 0, start: int = 0, takes: int | None = None) -> Iterator[Batch]:
         blocks = self._acts.blocks.for_a_reader_of(takes)
         blocks.check(start)
-        batches: Iterator[Batch] = blocks.batches(epoch, start, self._acts.memory(blocks.rows), self._fill)
+        batches: Iterator[Batch] = blocks.batches(epoch, start, self._acts.memory, self._fill)
         return batches
 
     def _fill(self, epoch: int, memory: Memory, low: int, high: int) -> None:
-        for rows in memory:
+        filled = [rows[: high - low] for rows in memory]
+        for rows in filled:
             rows.zero_()
         self._acts.fill(epoch, memory, low, high, (self._ranks.rank, self._ranks.size))
-        for rows in memory:
+        for rows in filled:
             dist.all_reduce(rows)  # every row is somebody's, and zero of all others
 
 

@@ -113,9 +113,12 @@ class CompiledGradients(Gradients):
         self._compiled: Callable[..., Losses] = torch.compile(sae.architecture.loss)
 
     def _loss(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> Losses:
+        return self._compiled(self.sae, x, target, knobs, dead)
+
+    def _of_part(self, x: Tensor, target: Tensor, knobs: Knobs, dead: Tensor | None) -> tuple[Losses, list[Tensor]]:
         try:
-            return self._compiled(self.sae, x, target, knobs, dead)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+            return super()._of_part(x, target, knobs, dead)  # the backward pass is compiled when it is first taken
+        except torch._dynamo.exc.TorchDynamoException as error:
             raise RuntimeError(
                 "torch.compile cannot compile the loss here "
                 f"({str(error).strip().splitlines()[0]}). Leave TrainConfig(compile=True) out: the run is the same."

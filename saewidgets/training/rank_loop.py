@@ -11,10 +11,11 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -110,29 +111,32 @@ class RankLoop(Loop):
         self.saved_at = self.tokens
         path = Path(folder) / f"{TOGETHER}{self.step:09d}"
         try:
-            self._open(path)
             # torch lets an error of one process be raised in all
-            save(self._parts(tensors_of(self)), checkpoint_id=path, no_dist=self.ranks.size == 1)
-        except Exception as error:  # whatever it is, it is not worth the run
-            self._excuse("checkpoint", error)
+            save(self._parts(self._ready(path)), checkpoint_id=path, no_dist=self.ranks.size == 1)
+        except (Exception, CheckpointException) as error:  # whatever it is, it is not worth the run
+            self._excuse("checkpoint", _said(error))
+            shutil.rmtree(path, ignore_errors=True)  # in all: no one still writes, and the disk may be full
             return
         self.saved = True
         if self.ranks.rank == 0:
             for old in of_processes(folder)[: -self.config.keep_last]:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _open(self, path: Path) -> None:
-        """The folder of a checkpoint, with what is no tensor. OSError in all processes if the first cannot make it."""
-        error = None
-        if self.ranks.rank == 0:
-            try:
+    def _ready(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of a checkpoint, once its folder is there, with what is no tensor. Raises in all, or in none."""
+        error, tensors = None, {}
+        try:
+            tensors = tensors_of(self)
+            if self.ranks.rank == 0:
                 path.mkdir(parents=True, exist_ok=True)
                 (path / _STATE).write_text(json.dumps(self._state()), encoding="utf-8")
-            except OSError as failed:
-                error = failed
-        # no one writes before the folder is there, and no one waits for one that will not be
-        if float(self.ranks.sum(torch.tensor(float(error is not None), device=self.sae.device))):
-            raise error or OSError("process 0 cannot write to its folder")
+        except Exception as failed:
+            error = failed
+        # no one writes before the folder is there, and no one waits for another that has given up
+        without = self.ranks.gather(torch.tensor(error is not None, device=self.sae.device)).nonzero()
+        if len(without):
+            raise error or OSError(f"process {int(without[0])} cannot, and its checkpoint_errors say why")
+        return tensors
 
     def _state(self) -> dict[str, Any]:
         """What is no tensor, of the whole SAE and not of this process's part."""
@@ -192,3 +196,11 @@ def state_in(path: Path) -> dict[str, Any]:
     """What is no tensor in a checkpoint."""
     state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
     return state
+
+
+def _said(error: BaseException) -> Exception:
+    """The error, or in its place what each process met with; torch's own says it with all tracebacks."""
+    if not isinstance(error, CheckpointException):
+        return cast(Exception, error)
+    met = {rank: failure for rank, (failure, _) in error.failures.items()}
+    return OSError("; ".join(f"process {rank} met with {str(e) or type(e).__name__}" for rank, e in met.items()))

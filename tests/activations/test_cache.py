@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import saewidgets as sw
 from saewidgets.activations import cache_writing
+from saewidgets.activations.shards import Rows
 
 HOOK = "blocks.2.hook_resid_post"
 
@@ -87,6 +88,36 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_block(folder: Path) -> No
     assert not torch.equal(whole[0], next(sw.ActivationCache.open(folder, 50, seed=1, block_batches=9).batches(1)))
     with pytest.raises(ValueError, match="start=9999 is out of range"):
         cache.batches(start=9999)
+
+
+@pytest.mark.parametrize("takes", [120, 9 * 50, 10 * 50, None])
+def test_the_disk_is_asked_ahead_for_what_is_read_and_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, takes: int | None
+) -> None:
+    monkeypatch.setattr("saewidgets.activations.cache._READ_BYTES", 40 * 288 * 4)
+    cache = sw.ActivationCache.open(folder, batch_size=50, block_batches=9)
+    expected: set[tuple[str, int]] = set()
+    found: set[tuple[str, int]] = set()
+    read = Rows.read
+
+    def expect(self: Rows, first: int, n: int) -> None:
+        expected.update((self._path.name, row) for row in range(first, first + n))
+
+    def counted(self: Rows, first: int, into: torch.Tensor) -> None:
+        rows = {(self._path.name, row) for row in range(first, first + len(into))}
+        assert rows <= expected  # the disk knew of it before
+        found.update(rows)
+        read(self, first, into)
+
+    monkeypatch.setattr(Rows, "expect", expect)
+    monkeypatch.setattr(Rows, "read", counted)
+    n = cache.n_batches if takes is None else math.ceil(takes / 50)
+    batches = cache.batches(takes=takes)
+    for _ in range(n):
+        next(batches)
+    assert expected == found
+    bounds = cache._blocks.for_a_reader_of(takes).bounds
+    assert len(found) == 50 * next(bound for bound in bounds if bound >= n)
 
 
 def test_blocks_mix_the_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

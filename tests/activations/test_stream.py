@@ -72,6 +72,29 @@ def test_a_reader_of_less_than_a_block_waits_for_no_more_than_it_takes(
         assert all(torch.equal(a, b) for a, b in zip(acts.batches(takes=takes), usual, strict=True))
 
 
+def test_a_block_that_is_cut_takes_no_more_memory_than_its_vectors(
+    acts: sw.ActivationStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    memory = sw.ActivationStream.memory
+
+    def counted(self: Any, rows: int) -> Any:
+        held.append(rows)
+        return memory(self, rows)
+
+    monkeypatch.setattr(sw.ActivationStream, "memory", counted)
+    assert len(list(acts)) == acts.n_batches
+    (usual,) = held  # of the largest block, for all
+    short, held[:] = acts.batches(takes=3 * 64 - 5), []
+    for _ in range(3):
+        next(short)
+    assert held == [3 * 64] and usual >= 7 * 64
+    assert len(list(short)) == acts.n_batches - 3 and held[-1] == usual  # who goes on after all
+    held.clear()
+    next(acts.batches(start=acts.n_batches - 1))
+    assert 7 * 64 <= held[0] <= usual  # the end of the text
+
+
 def test_two_iterations_at_once_do_not_disturb_each_other(acts: sw.ActivationStream) -> None:
     expected = list(acts)
     one, two = iter(acts), iter(acts)

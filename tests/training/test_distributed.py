@@ -18,9 +18,10 @@ import torch
 import saewidgets as sw
 from saewidgets.sae import selection
 from saewidgets.sae.architectures import Knobs, architectures, get_architecture
+from saewidgets.training import distributed
 from saewidgets.training.checkpoints import of_processes
 from saewidgets.training.data import Vectors
-from saewidgets.training.distributed import Ranks, data_parallel
+from saewidgets.training.distributed import Ranks, Together, data_parallel
 from saewidgets.training.rank_loop import RankLoop, TogetherGradients
 from saewidgets.training.run import TrainingRun
 
@@ -222,6 +223,21 @@ class Listening(Ranks):
         return 2 * tensor
 
 
+def test_processes_send_each_other_the_vectors_of_a_block_and_no_more(
+    demo_model: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts = sw.ActivationStream(demo_model, texts[:6], HOOK, context_size=32, batch_size=64, block_batches=4)
+    sent: list[int] = []
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda rows: sent.append(len(rows)))
+    for takes in (100, None):
+        sent.clear()
+        read = list(Together(acts, Ranks()).batches(takes=takes))
+        assert all(torch.equal(a, b) for a, b in zip(read, acts.batches(takes=takes), strict=True))
+        assert sum(sent) == acts.n_batches * 64
+    next(Together(acts, Ranks()).batches(takes=100))
+    assert sent[-1] == 128
+
+
 @pytest.mark.parametrize("architecture", ["relu", "gated", "jumprelu", "p_anneal"])
 def test_gradients_are_added_in_one_order_whatever_form_the_code_has(
     architecture: str, monkeypatch: pytest.MonkeyPatch
@@ -239,3 +255,20 @@ def test_gradients_are_added_in_one_order_whatever_form_the_code_has(
     assert [shape for shape, _ in seen[0][0]] == [tuple(p.shape) for p in sae.parameters()]
     for dense, sparse in zip(seen[0][1], seen[1][1], strict=True):
         assert torch.allclose(dense, sparse, atol=1e-5)
+
+
+def test_a_checkpoint_that_one_process_cannot_write_is_lost_in_all_and_the_run_goes_on(tmp_path: Path) -> None:
+    done = two_processes(str(Path(__file__).with_name("rank_disks.py")), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first) == 8
+    for case in first:
+        for said in (first[case], second[case]):
+            assert said["state"] == "finished", case
+            (error,) = said["errors"]
+            assert error.startswith("The checkpoint of step 3 could not be written: "), case
+            assert error.endswith(". The run goes on without it.") and "Traceback" not in error, case
+            assert said["there"] == said["whole"] == ["distributed-000000006"], case
+        if "full" in case:
+            assert "met with [Errno 28] No space left on device" in first[case]["errors"][0]
+            assert second[case]["errors"] == first[case]["errors"]

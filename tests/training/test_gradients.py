@@ -181,6 +181,29 @@ def test_without_a_compiler_the_sentence_says_what_to_leave_out(monkeypatch: pyt
         CompiledGradients(sae, list(sae.parameters()), "float32").of(X, X, knobs(sae), None)
 
 
+def test_a_backward_pass_that_cannot_be_compiled_gets_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = sae_of("dense")
+    compiled = CompiledGradients(sae, list(sae.parameters()), "float32")
+    monkeypatch.setattr(compiled, "_compiled", sae.architecture.loss)
+    inductor = importlib.import_module("torch._inductor.exc")
+
+    def grad(*_: Any, **__: Any) -> Any:  # what torch raises there without a compiler
+        raise inductor.InductorError(RuntimeError("No working C++ compiler found"), None)
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    with pytest.raises(RuntimeError, match=r"cannot compile the loss here .*Leave TrainConfig\(compile=True\) out"):
+        compiled.of(X, X, knobs(sae), None)
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "p_anneal"])
+def test_what_a_loss_asks_of_the_whole_batch_is_compiled_too(architecture: str) -> None:
+    torch.compiler.reset()
+    sae = sae_of(architecture)
+    told = torch._dynamo.explain(sae.architecture.loss)(sae, X, X, knobs(sae), torch.arange(3))
+    asked = [frame.filename for reason in told.break_reasons for frame in reason.user_stack]
+    assert not any(name.endswith("across.py") for name in asked)
+
+
 def test_compile_is_yes_or_no() -> None:
     with pytest.raises(TypeError, match="compile must be True or False, got 'max-autotune'"):
         TrainConfig(n_tokens=1, compile="max-autotune")  # type: ignore[arg-type]
