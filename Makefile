@@ -123,7 +123,7 @@ test: $(VENV)/.dev js
 	$(SAY) 'TypeScript: types and unit tests'
 	@cd js && npm run --silent typecheck && npm run --silent test
 	$(SAY) 'Python tests'
-	@$(BIN)/pytest tests --ignore=tests/browser
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/browser -n 2 --dist worksteal
 	$(SAY) 'Notebooks: executed again, each output compared'
 	@$(BIN)/pytest --nbval --nbval-current-env notebooks
 	$(SAY) 'Widgets in a real JupyterLab'
