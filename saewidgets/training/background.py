@@ -57,6 +57,9 @@ class Work(Protocol):
     def log_rest(self) -> list[Row]: ...
     def save_if_due(self) -> None: ...
     def save(self) -> None: ...
+    def rescue(self) -> None:
+        """Save what there is when the stream has failed."""
+
     def fold(self) -> None:
         """Leave the SAEs as a run leaves them; the caller holds the turns of all."""
 
@@ -242,7 +245,7 @@ class BackgroundRun(ABC):
             except BrokenOff:
                 break
             except Exception:
-                work.save()  # it is not the training that went wrong
+                work.rescue()  # it is not the training that went wrong
                 raise
             taken = False
             while not taken and self._may_go_on():

@@ -216,12 +216,19 @@ class Vectors:
             if not isinstance(tensor, Tensor) or tensor.ndim != 2 or tensor.shape[1] != size:
                 got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise ValueError(f"The activations gave {got} where a tensor [batch, {size}] was expected.")
-        x = pair[0].to(like.device, like.dtype)
+        x = _moved(pair[0], like)
         if pair[1] is pair[0]:
             return x, x
         if len(pair[1]) != len(x):
             raise ValueError(f"The activations gave {len(x)} vectors to read, but {len(pair[1])} to give.")
-        return x, pair[1].to(like.device, like.dtype)
+        return x, _moved(pair[1], like)
+
+
+def _moved(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor where another one is. To a GPU it goes from memory that need not be waited for."""
+    if like.is_cuda and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(like.device, like.dtype, non_blocking=True)
+    return tensor.to(like.device, like.dtype)
 
 
 def held_out_score(acts: Any, texts: Sequence[str] | None) -> Callable[[SAE], float] | None:

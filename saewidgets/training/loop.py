@@ -264,6 +264,10 @@ class Loop:
         self.write()
         self.prune()
 
+    def rescue(self) -> None:
+        """Write a checkpoint when the stream has failed."""
+        self.save()
+
     def write(self, **more: Any) -> bool:
         """Add a checkpoint of now to those in the folder, and `more` to its state.
 

@@ -122,6 +122,11 @@ class RankLoop(Loop):
             for old in of_processes(folder)[: -self.config.keep_last]:
                 shutil.rmtree(old, ignore_errors=True)
 
+    def rescue(self) -> None:
+        """Nothing where others train too: they do not know that this process's stream failed, and it would wait."""
+        if self.ranks.size == 1:
+            self.save()
+
     def _ready(self, path: Path) -> dict[str, Tensor]:
         """The tensors of a checkpoint, once its folder is there, with what is no tensor. Raises in all, or in none."""
         error, tensors = None, {}

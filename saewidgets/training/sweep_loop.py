@@ -194,6 +194,10 @@ class SweepLoop:
             for i in self.going:
                 self.loops[i].prune()
 
+    def rescue(self) -> None:
+        """Write a checkpoint of each when the stream has failed."""
+        self.save()
+
     def restore(self, saved: Saved) -> None:
         """Go back to where a save was written."""
         self.errors = {i: RuntimeError(said) for i, said in saved.errors.items()}

@@ -40,6 +40,9 @@ from saewidgets.training.step import Steps, prepare
 
 BYTES_A_WEIGHT = 32
 
+SPARSE = ("topk", "batchtopk", "matryoshka", "abstopk")
+"""Whose steps must not make the host wait."""
+
 
 def seconds(work: Callable[[], object], device: torch.device, repetitions: int) -> float:
     """The median of several runs, by the device's own clock."""
@@ -82,9 +85,11 @@ def tf32(on: bool) -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def our_cycle(x: Tensor, d_sae: int, k: int, precision: str) -> tuple[Callable[[], None], int]:
+def our_cycle(
+    x: Tensor, d_sae: int, k: int, precision: str, architecture: str = "topk"
+) -> tuple[Callable[[], None], int]:
     """A cycle of our steps, and how many steps it is."""
-    sae = SAE(SAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k), device=x.device)
+    sae = SAE(SAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k, architecture=architecture), device=x.device)
     config = TrainConfig(n_tokens=10_000_000, precision=precision)
     steps, knobs = Steps(sae, config, 1000, prepare(sae, x)), Knobs(sparsity=0.0, k=k, progress=0.5)
     steps.silent[: d_sae // 20] = config.dead_window or 0
@@ -153,15 +158,20 @@ def say_whether_gradients_agree(x: Tensor, d_sae: int, k: int) -> None:
     print(f"gradients, Triton's against torch's (relative, float32): {told}")
 
 
-def say_whether_the_host_waits(cycle: Callable[[], None]) -> None:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        cycle()
-        print("host waits in a step: none")
-    except RuntimeError as error:
-        print(f"host waits in a step: {str(error).splitlines()[0]}")
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+def say_whether_the_host_waits(x: Tensor, d_sae: int, k: int) -> None:
+    for architecture in SPARSE:
+        for precision in ("float32", "bf16"):
+            cycle, _ = our_cycle(x, d_sae, k, precision, architecture)
+            cycle()  # compiles the kernels
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                cycle()
+                told = "none"
+            except RuntimeError as error:
+                told = str(error).splitlines()[0]
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            print(f"host waits in a step of {architecture}, {precision}: {told}")
 
 
 def say_parts(x: Tensor, d_sae: int, k: int, hot: int, triton: bool, time_of: Callable[[Any], float]) -> None:
@@ -212,6 +222,8 @@ def run(sizes: argparse.Namespace, d_sae: int) -> None:
     print(f"\nd_in {d_in}, d_sae {d_sae}, k {k}, batch {n}")
     if triton:
         say_whether_gradients_agree(x, d_sae, k)
+    if device.type == "cuda":
+        say_whether_the_host_waits(x, d_sae, k)
     rate = bytes_a_second(device, 1 << (20 if sizes.small else 28), time_of)
     update = BYTES_A_WEIGHT * 2 * d_in * d_sae / rate
     print(f"a copy moves {rate / 1e12:.3f} TB/s, so the optimizer needs {1e3 * update:.3f} ms")
@@ -241,8 +253,6 @@ def run(sizes: argparse.Namespace, d_sae: int) -> None:
             with kernels_of(name), tf32(precision == "TF32"):
                 cycle, steps = our_cycle(x, d_sae, k, "bf16" if precision == "bf16" else "float32")
                 took = time_of(cycle) / steps
-                if device.type == "cuda" and precision == "bf16":
-                    say_whether_the_host_waits(cycle)
             row(f"ours, {name}'s kernels, {precision}", took, precision)
             del cycle
     if not triton:

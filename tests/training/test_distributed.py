@@ -238,6 +238,32 @@ def test_processes_send_each_other_the_vectors_of_a_block_and_no_more(
     assert sent[-1] == 128
 
 
+def test_a_stream_that_fails_in_one_process_makes_it_wait_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(RankLoop, "save", lambda loop: written.append(loop.ranks.size))
+    for ranks in (Ranks(), Listening()):
+        stream = iter([torch.randn(100, 8)])  # the second epoch is a failure
+        sae = data_parallel(sw.SAEConfig(d_in=8, d_sae=16, k=2), ranks)
+        loop = RankLoop(sae, Vectors(Once(stream), sae), sw.TrainConfig(n_tokens=600, n_snapshots=0), None, ranks)
+        run = TrainingRun(loop, [], 1)
+        run.start()
+        with pytest.raises(RuntimeError, match="The activations ended"):
+            run.wait()
+    assert written == [1]
+
+
+class Once:
+    """A stream that can be gone through one time."""
+
+    d_in = 8
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Any:
+        return self._batches
+
+
 @pytest.mark.parametrize("architecture", ["relu", "gated", "jumprelu", "p_anneal"])
 def test_gradients_are_added_in_one_order_whatever_form_the_code_has(
     architecture: str, monkeypatch: pytest.MonkeyPatch

@@ -171,13 +171,13 @@ def test_a_compiled_run_trains() -> None:
     assert run.metrics.loss.iloc[-1] < 0.8 * run.metrics.loss.iloc[0]
 
 
-def test_without_a_compiler_the_sentence_says_what_to_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_sentence_says_what_to_leave_out() -> None:
     inductor = importlib.import_module("torch._inductor.config")
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
     torch.compiler.reset()
     sae = sae_of("dense")
-    with pytest.raises(RuntimeError, match=r"cannot compile the loss here .*Leave TrainConfig\(compile=True\) out"):
+    none = inductor.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True})
+    sentence = r"cannot compile the loss here .*Leave TrainConfig\(compile=True\) out"
+    with none, pytest.raises(RuntimeError, match=sentence):
         CompiledGradients(sae, list(sae.parameters()), "float32").of(X, X, knobs(sae), None)
 
 
