@@ -20,8 +20,8 @@ from saewidgets.training.distributed import Ranks
 from saewidgets.training.job import TrainJob
 from saewidgets.training.run import TrainingRun
 
-SENTENCES = (ValueError, TypeError, OSError, MemoryError, ArithmeticError, ImportError)
-"""Errors that say what was wrong and what to do. Others are faults of the program, and come with their traceback."""
+SENTENCES = (ValueError, TypeError, OSError, MemoryError)
+"""Errors that say by themselves what was wrong; of others their kind is said too."""
 
 
 def main() -> int:
@@ -32,17 +32,20 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("job", metavar="train.toml")
-    page = parser.parse_args().job
+    parser.add_argument("--traceback", action="store_true", help="show where in the program an error comes from")
+    asked = parser.parse_args()
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        return _train(page)
-    except (RuntimeError, *SENTENCES) as error:
-        if not isinstance(error, SENTENCES) and not isinstance(error.__cause__, SENTENCES):
+        return _train(asked.job)
+    except Exception as error:
+        if asked.traceback:
             raise
         whose = f"process {dist.get_rank()}: " if several else ""
-        sys.stderr.write(f"{whose}{error}\n")
+        kind = "" if isinstance(error, SENTENCES) else f"{type(error).__name__}: "
+        where = "" if isinstance(error, SENTENCES) else " (--traceback shows where it comes from.)"
+        sys.stderr.write(f"{whose}{kind}{error}{where}\n")
         return 1
     finally:
         if several:
@@ -51,37 +54,48 @@ def main() -> int:
 
 def _train(page: str) -> int:
     job = TrainJob.from_toml(page)
-    folder = job.train.get("checkpoint_dir")
-    if job.output is None and folder is None:
+    if job.output is None and job.train.get("checkpoint_dir") is None:
         raise ValueError(
             f"{page!r} keeps nothing of what is trained: add output = \"my-sae\" at its top, "
             'or checkpoint_dir = "my-run" under [train].'
         )
-    run = job.start(on_metrics=_say_row)
-    over = run.tokens == run.config.n_tokens
-    begins = "is finished already, after" if over else f"goes on at step {run.step} of" if run.step else "begins,"
-    _say(f"{run.title}: {begins} {run.n_steps} steps{'. A larger n_tokens goes on with it' if over else ''}")
+    run = None
     try:
+        run = job.start(on_metrics=_say_row)
+        over = run.tokens == run.config.n_tokens
+        begins = "is finished already, after" if over else f"goes on at step {run.step} of" if run.step else "begins,"
+        _say(f"{run.title}: {begins} {run.n_steps} steps{'. A larger n_tokens goes on with it' if over else ''}")
         job.finish(run)
     except KeyboardInterrupt:
         if Ranks().size > 1:
             raise
-        run.stop()
-        run.wait()
-        _say(f"stopped at step {run.step} of {run.n_steps}. {_kept(run)}")
+        if run is None:
+            _say("stopped before the first step")
+        else:
+            run.stop()
+            run.wait()
+            _say(f"{_how_far(run)}. {'The SAE is not saved. ' if job.output is not None else ''}{_kept(run)}")
         return 130
+    except RuntimeError:
+        if run is not None and run.state == "failed" and Ranks().rank == 0:
+            sys.stderr.write(f"{_how_far(run)}. {_kept(run)}\n")
+        raise
+    saved = f"The SAE is saved in {job.output!r}." if job.output is not None else _kept(run)
+    _say(f"{_how_far(run)}, {run.seconds:.0f} s of training. {saved}")
+    return 0 if job.output is not None or run.can_go_on else 1
+
+
+def _how_far(run: TrainingRun) -> str:
     for sentence in run.checkpoint_errors:
         sys.stderr.write(f"{sentence}\n")
-    saved = f"The SAE is saved in {job.output!r}." if job.output is not None else _kept(run)
-    _say(f"{run.state} at step {run.step} of {run.n_steps}, {run.seconds:.0f} s of training. {saved}")
-    return 0
+    return f"{run.state} at step {run.step} of {run.n_steps}"
 
 
 def _kept(run: TrainingRun) -> str:
     folder = run.config.checkpoint_dir
-    if folder is None:
-        return "Nothing is kept: the job has no checkpoint_dir."
-    return f"The checkpoint is in {str(folder)!r}: the same command goes on from it."
+    if run.can_go_on:
+        return f"The newest checkpoint is in {str(folder)!r}: the same command goes on from it."
+    return f"Nothing is kept: {'the job has no checkpoint_dir' if folder is None else 'no checkpoint was written'}."
 
 
 def _say_row(row: dict[str, float]) -> None:

@@ -134,11 +134,43 @@ class TrainJob:
                 f"The folder {folder} holds checkpoints of one process or of a sweep, from which several processes "
                 "cannot go on. Go on with one process, or choose another checkpoint_dir."
             )
-        if shared:
-            state = rank_loop.state_in(shared[-1])
-            self._check_same(state, cfg, config)
-            # lengths that follow from n_tokens stay those of the run that began
-            config = TrainConfig(**state["config"]).replace(n_tokens=config.n_tokens, checkpoint_dir=folder)
+        loop = self._loop(shared, cfg, config, acts, ranks, device)
+        run = TrainingRun(loop, hears, torch.get_num_threads())
+        run.start()
+        return run
+
+    def _loop(
+        self,
+        saved: Sequence[Path],
+        cfg: SAEConfig,
+        config: TrainConfig,
+        acts: Any,
+        ranks: Ranks,
+        device: str | torch.device,
+    ) -> RankLoop:
+        """What several processes do, from the newest of these checkpoints that is whole, or from the beginning."""
+        wrong: list[str] = []
+        for path in reversed(saved):
+            try:
+                state = rank_loop.state_in(path)
+                self._check_same(state, cfg, config)
+                # lengths that follow from n_tokens stay those of the run that began, and k is what it was set to
+                stored = TrainConfig(**state["config"])
+                stored = stored.replace(n_tokens=config.n_tokens, checkpoint_dir=config.checkpoint_dir)
+                loop = self._new_loop(SAEConfig(**state["sae"]["cfg"]), stored, acts, ranks, device)
+                loop.go_on_from(path, state)
+            except rank_loop.Damaged as error:
+                wrong.append(str(error))
+                continue
+            loop.checkpoint_errors += [f"{sentence} The run went on from an older one." for sentence in wrong]
+            return loop
+        if wrong:
+            raise ValueError(f"None of the {len(wrong)} checkpoints in {config.checkpoint_dir} is whole. {wrong[0]}")
+        return self._new_loop(cfg, config, acts, ranks, device)
+
+    def _new_loop(
+        self, cfg: SAEConfig, config: TrainConfig, acts: Any, ranks: Ranks, device: str | torch.device
+    ) -> RankLoop:
         if self.split == "features":
             # what looks at the whole SAE while it trains would have to put it together first
             config = config.replace(n_snapshots=0, n_evaluations=0)
@@ -146,24 +178,21 @@ class TrainJob:
         else:
             config = config if ranks.rank == 0 else config.replace(n_snapshots=0, n_evaluations=0)
             sae = data_parallel(cfg, ranks, device)
-        loop = RankLoop(sae, Vectors(acts, sae), config, held_out_score(acts, None), ranks)
-        if shared:
-            loop.go_on_from(shared[-1])
-        run = TrainingRun(loop, hears, torch.get_num_threads())
-        run.start()
-        return run
+        return RankLoop(sae, Vectors(acts, sae), config, held_out_score(acts, None), ranks)
 
     def _check_same(self, state: Mapping[str, Any], cfg: SAEConfig, config: TrainConfig) -> None:
         """ValueError if the checkpoint of this state is not of such an SAE, trained so, or is further already."""
-        folder, stored = config.checkpoint_dir, {**state["sae"]["cfg"], **state["config"]}
+        # as configs, for options that are newer than the checkpoint
+        before = {**SAEConfig(**state["sae"]["cfg"]).to_dict(), **TrainConfig(**state["config"]).to_dict()}
+        stored, now = (json.loads(json.dumps(some)) for some in (before, {**cfg.to_dict(), **config.to_dict()}))
+        folder = config.checkpoint_dir
         apart = {"n_tokens", "checkpoint_dir"} | {name for name in FROM_N_TOKENS if name not in self.train}
         if self.split == "features":
             apart |= {"n_snapshots", "n_evaluations"}  # which are none then
         apart |= {LIVE.get(event["name"], event["name"]) for event in state["events"]}
-        now = json.loads(json.dumps({**cfg.to_dict(), **config.to_dict()}))
-        differing = [name for name in now if name not in apart and now[name] != stored.get(name)]
+        differing = [name for name in now if name not in apart and now[name] != stored[name]]
         if differing:
-            told = ", ".join(f"{name} ({stored.get(name)!r} there, {now[name]!r} in the job)" for name in differing)
+            told = ", ".join(f"{name} ({stored[name]!r} there, {now[name]!r} in the job)" for name in differing)
             raise ValueError(
                 f"The folder {folder} holds checkpoints of a run with other settings: {told}. Make them those of the "
                 "run (n_tokens alone may change), or choose another checkpoint_dir."

@@ -7,6 +7,7 @@ and any number of processes can go on from it. What is no tensor is in run.json 
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from saewidgets.training.distributed import Ranks
 from saewidgets.training.gradients import Gradients, out_of_memory
 from saewidgets.training.loop import Loop, Score
 from saewidgets.training.saved import state_of, tensors_of
-from saewidgets.training.sharded import ShardedSteps, ShardedTopK, as_part, features_at
+from saewidgets.training.sharded import ShardedSteps, ShardedTopK, as_part, features_at, whole_cfg
 from saewidgets.training.step import Steps
 
 _STATE = "run.json"
@@ -145,14 +146,15 @@ class RankLoop(Loop):
 
     def _state(self) -> dict[str, Any]:
         """What is no tensor, of the whole SAE and not of this process's part."""
-        state, architecture = state_of(self), self.sae.architecture
-        if isinstance(architecture, ShardedTopK):
-            state["sae"]["cfg"] = architecture.whole.to_dict()
+        state = state_of(self)
+        state["sae"]["cfg"] = whole_cfg(self.sae).to_dict()
         return state
 
-    def go_on_from(self, path: Path) -> None:
-        """Take up the run where a checkpoint was written, by however many processes."""
-        state = state_in(path)
+    def go_on_from(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Take up the run where a checkpoint was written, by however many processes; `state` is its `state_in`.
+
+        Raises ValueError for other activations, Damaged if a part cannot be read.
+        """
         ours, theirs = self.vectors.fingerprints(), state["stream"]["fingerprints"]
         if ours != theirs:
             differing = [name for name in theirs or {} if (ours or {}).get(name) != theirs[name]]
@@ -160,11 +162,14 @@ class RankLoop(Loop):
                 f"The checkpoint {str(path)!r} was trained on other activations: {', '.join(differing) or 'all'} "
                 "differ. Give the same ones, or another checkpoint_dir."
             )
-        known = FileSystemReader(path).read_metadata().state_dict_metadata
-        tensors = self._parts(
-            {name: self._room(name, entry) for name, entry in known.items() if hasattr(entry, "size")}
-        )
-        load(tensors, checkpoint_id=path, no_dist=self.ranks.size == 1)
+        try:
+            known = FileSystemReader(path).read_metadata().state_dict_metadata
+            tensors = self._parts(
+                {name: self._room(name, entry) for name, entry in known.items() if hasattr(entry, "size")}
+            )
+            load(tensors, checkpoint_id=path, no_dist=self.ranks.size == 1)
+        except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
+            raise Damaged(f"The checkpoint {path} is damaged: {_said(error)}.") from error
         own = {name: t.to_local() if isinstance(t, DTensor) else t for name, t in tensors.items()}
         self.restore(state, own)
 
@@ -197,9 +202,16 @@ class RankLoop(Loop):
         return features_at(name, [n for n, _ in self.sae.named_parameters()]) if self.sharded else None
 
 
+class Damaged(ValueError):
+    """A checkpoint that cannot be read, as a sentence."""
+
+
 def state_in(path: Path) -> dict[str, Any]:
-    """What is no tensor in a checkpoint."""
-    state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    """What is no tensor in a checkpoint. Damaged if it cannot be read."""
+    try:
+        state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Damaged(f"The checkpoint {path} is damaged: {error}.") from error
     return state
 
 

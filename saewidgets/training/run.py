@@ -101,6 +101,11 @@ class TrainingRun(BackgroundRun):
         """Sentences on checkpoints and snapshots that could not be written or read; they never stop the training."""
         return self._loop.checkpoint_errors
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._loop.saved
+
     def plot(self) -> go.Figure:
         """The curves of `metrics` as a plotly figure, with a line at each of `events`."""
         return figure(self.metrics, self.config, self._loop.events)
@@ -124,6 +129,6 @@ class TrainingRun(BackgroundRun):
 
     def _what_stays(self) -> str:
         sentences = ["The SAE keeps what it has learned (run.sae)."] if self.step else []
-        if self._loop.saved:
+        if self.can_go_on:
             sentences.append(self._loop.goes_on)
         return " ".join(sentences)

@@ -152,6 +152,12 @@ def feature_sharded(cfg: SAEConfig, ranks: Ranks, device: str | torch.device = "
     return sae
 
 
+def whole_cfg(sae: SAE) -> SAEConfig:
+    """The config of the SAE of which this is a part, or of one that is whole; with the k that is trained with now."""
+    architecture = sae.architecture
+    return dataclasses.replace(architecture.whole, k=sae.cfg.k) if isinstance(architecture, ShardedTopK) else sae.cfg
+
+
 def whole_sae(sae: SAE) -> SAE | None:
     """An SAE of `feature_sharded` in one piece, on the CPU of process 0, and None in the others; another one as it is.
 
@@ -161,7 +167,7 @@ def whole_sae(sae: SAE) -> SAE | None:
     if not isinstance(architecture, ShardedTopK):
         return sae
     ranks, n = architecture.ranks, sae.cfg.d_sae
-    whole = SAE(architecture.whole, sae.metadata) if ranks.rank == 0 else None
+    whole = SAE(whole_cfg(sae), sae.metadata) if ranks.rank == 0 else None
     weights = {} if whole is None else whole.state_dict()
     for name, part in sae.state_dict().items():
         if name in _FEATURES_AT:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +54,7 @@ def train(
     if not isinstance(sae, SAE):
         hint = ": wrap it, sw.SAE(cfg)" if isinstance(sae, SAEConfig) else ""
         raise TypeError(f"train needs an SAE first, got {type(sae).__name__}{hint}.")
-    refuse("train", unknown)
+    refuse(train, unknown)
     if config is None:
         raise TypeError(f"train needs to know how long: {EXAMPLE}.")
     if not isinstance(config, TrainConfig):
@@ -62,14 +66,20 @@ def train(
     return run
 
 
-def refuse(function: str, unknown: Mapping[str, Any]) -> None:
+def refuse(function: Callable[..., Any], unknown: Mapping[str, Any]) -> None:
     """TypeError, as a sentence, if a function was given options that it does not have."""
-    if unknown:
-        options = ", ".join(f"{name}={value!r}" for name, value in unknown.items())
-        raise TypeError(
-            f"{function} has no option {next(iter(unknown))!r}. How to train is said in a config: "
-            f"sw.TrainConfig({options})."
-        )
+    if not unknown:
+        return
+    said, name = function.__name__, next(iter(unknown))
+    own = [option for option in inspect.signature(function).parameters if option != "unknown"]
+    of_config = {field.name for field in dataclasses.fields(TrainConfig)}
+    near = next(iter(difflib.get_close_matches(name, own, n=1)), None)
+    if name in of_config:
+        options = ", ".join(f"{option}={reprlib.repr(unknown[option])}" for option in unknown if option in of_config)
+        hint = f"How to train is said in a config: sw.TrainConfig({options})."
+    else:
+        hint = f"Did you mean {near!r}?" if near else f"It has {', '.join(own)}; how to train is said in a TrainConfig."
+    raise TypeError(f"{said} has no option {name!r}. {hint}")
 
 
 def check_free(folder: str | os.PathLike[str] | None) -> None:

@@ -58,7 +58,7 @@ def sweep(
     others, naming it by its number (from 0, as in the metrics). An SAE that fails is left with its last good weights,
     and the others go on to the end.
     """
-    refuse("sweep", unknown)
+    refuse(sweep, unknown)
     configs = _checked(configs)
     if train_config is None:
         raise TypeError(f"sweep needs to know how long to train: {EXAMPLE}.")

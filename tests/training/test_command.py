@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import saewidgets as sw
 from saewidgets.training import __main__ as command
+from saewidgets.training import checkpoints
 from saewidgets.training.job import TrainJob
 from saewidgets.training.run import TrainingRun
 
@@ -113,19 +115,33 @@ def test_what_is_wrong_is_one_sentence(
     assert sentence in told.err and "Traceback" not in told.err and not told.out
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
+def test_ctrl_c_writes_a_checkpoint_and_the_command_goes_on_from_it(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(self: TrainJob, run: TrainingRun) -> None:
+        while run.step < 3:
+            time.sleep(0.01)
         run.pause()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainJob, "finish", interrupted)
-        assert given(PAGE.replace("2_000", "200_000"), monkeypatch) == 130
+        assert given(PAGE.replace("2_000", "50_000"), monkeypatch) == 130
     said = capsys.readouterr().out
-    assert "The checkpoint is in 'my-run': the same command goes on from it." in said
-    assert not Path("my-sae").exists()
+    assert "The SAE is not saved. The newest checkpoint is in 'my-run': the same command goes on from it." in said
+    assert checkpoints.listed("my-run") and not Path("my-sae").exists()
+    assert given(PAGE.replace("2_000", "50_000"), monkeypatch) == 0
+    assert "goes on at step" in capsys.readouterr().out
+
+
+def test_what_is_not_kept_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("no folder")
+    page = PAGE.replace('output = "my-sae"', "").replace('"my-run"', '"file/my-run"')
+    assert given(page, monkeypatch) == 1
+    told = capsys.readouterr()
+    assert "Nothing is kept: no checkpoint was written." in told.out and "could not be written" in told.err
 
 
 def test_a_folder_that_several_processes_wrote_is_the_jobs(here: Path) -> None:

@@ -133,11 +133,35 @@ def test_a_job_goes_on_from_its_checkpoint_on_any_number_of_processes(folder: Pa
     for path in kept[2:]:
         shutil.rmtree(path)
     (kept[1] / ".metadata").rename(kept[1] / "broken")  # a checkpoint that was not finished is passed over
+    damaged = kept[0].with_name("distributed-999999999")
+    shutil.copytree(kept[0], damaged)
+    for part in damaged.glob("*.distcp"):
+        part.unlink()
     alone: list[dict[str, float]] = []
     job = sw.TrainJob.from_toml(folder / f"{split}-kept.toml")
-    dataclasses.replace(job, output=None).finish(job.start(on_metrics=alone.append, device="cpu"))
+    run = job.start(on_metrics=alone.append, device="cpu")
+    assert "distributed-999999999 is damaged" in run.checkpoint_errors[0] and "an older one" in run.checkpoint_errors[0]
+    dataclasses.replace(job, output=None).finish(run)
     check_equal(alone, uninterrupted[-len(alone) :])
     assert len(alone) > 4
+
+
+@pytest.mark.parametrize("split", ["data", "features"])
+def test_a_k_that_was_set_stays_when_a_job_goes_on(folder: Path, split: str, tmp_path: Path) -> None:
+    """From what two processes wrote, with k changed as it would be by `run.set`."""
+    name = f"{split}-kept"
+    whole = of_processes(folder / f"{name}.run")[0]
+    path = tmp_path / "run" / whole.name
+    shutil.copytree(whole, path)
+    state = json.loads((path / "run.json").read_text())
+    assert state["sae"]["cfg"]["d_sae"] == 256 and state["sae"]["cfg"]["k"] == 4
+    event = {"step": 1, "tokens": 1, "name": "k", "old": 4, "new": 3, "call": None}
+    state["sae"]["cfg"]["k"] = state["settings"]["k"] = 3
+    (path / "run.json").write_text(json.dumps({**state, "events": [event]}))
+    job = sw.TrainJob.from_toml(folder / f"{name}.toml")
+    job = dataclasses.replace(job, output=None, train={**job.train, "checkpoint_dir": str(tmp_path / "run")})
+    sae = job.finish(job.start(device="cpu"))
+    assert sae is not None and sae.cfg.k == 3
 
 
 def test_what_cannot_be_spread_gets_a_sentence(folder: Path) -> None:

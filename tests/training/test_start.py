@@ -103,3 +103,7 @@ def test_options_of_the_config_given_to_train_are_sent_there() -> None:
         train(toy_sae(), ToyStream(), n_tokens=100, lr=0.1)
     with pytest.raises(TypeError, match=r"sweep has no option 'n_tokens'"):
         sweep(ToyStream(), [toy_sae().cfg], n_tokens=100)
+    with pytest.raises(TypeError, match=r"train has no option 'on_metric'. Did you mean 'on_metrics'\?"):
+        train(toy_sae(), ToyStream(), TrainConfig(n_tokens=100), on_metric=print)
+    with pytest.raises(TypeError, match=r"no option 'batches'. It has sae, acts, config, held_out, on_metrics; how"):
+        train(toy_sae(), ToyStream(), TrainConfig(n_tokens=100), batches=3)

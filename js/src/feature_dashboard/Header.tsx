@@ -1,6 +1,6 @@
 // Who the feature is: its number, what it fires on, its measures (each with its definition), its flags, in words.
 
-import { useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { count, percent, three } from "../shared/format";
 import { Term } from "../shared/terms";
 import { inQuotes } from "../shared/tokens";
@@ -18,8 +18,8 @@ interface StepperProps {
 
 /** Previous, a number, next. A number that does not exist is said to be none, and the field goes back. */
 export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps) {
-  const [refused, setRefused] = useState<{ sentence: string; at: number } | null>(null);
-  const refusal = refused?.at === feature ? refused.sentence : null; // once another one is shown, it has served
+  const [refusal, setRefusal] = useState<string | null>(null);
+  useLayoutEffect(() => setRefusal(null), [feature]); // once another one is shown, it has served
   return (
     <form
       class="sw-fd-stepper"
@@ -31,7 +31,7 @@ export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps
         const wanted = /^\d+$/.test(typed) ? Number(typed) : null;
         const exists = wanted !== null && wanted < d_sae;
         const sentence = `There is no feature #${typed}: this SAE has features 0 to ${d_sae - 1}.`;
-        setRefused(exists || typed === "" ? null : { sentence, at: feature });
+        setRefusal(exists || typed === "" ? null : sentence);
         field.value = String(exists ? wanted : feature);
         if (exists) onFeature(wanted);
       }}
@@ -53,7 +53,7 @@ export function Stepper({ feature, d_sae, onFeature, onStep, off }: StepperProps
             disabled={off !== undefined}
             title={off}
             onFocus={(event) => event.currentTarget.select()}
-            onInput={() => setRefused(null)}
+            onInput={() => setRefusal(null)}
             onKeyDown={(event) => {
               event.stopPropagation(); // the notebook has plans of its own for Enter
               if (event.key !== "Enter") return;

@@ -152,6 +152,9 @@ test.each([
   model.set("feature", 13); // as a click elsewhere does
   await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe("#13"));
   expect(el.querySelector(".sw-fd-refusal")).toBeNull();
+  model.set("feature", shown); // and back again: it was said once
+  await soon(() => expect(el.querySelector(".sw-title")!.textContent).toBe(`#${shown}`));
+  expect(el.querySelector(".sw-fd-refusal")).toBeNull();
   numberTyped(el, "#12");
   expect(model.get("feature")).toBe(12);
 });

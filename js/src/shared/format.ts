@@ -15,13 +15,14 @@ export function three(value: number | null | undefined): string {
 
 /** As `three` or as its column, with a plus where it is positive. */
 export function signed(value: number, format: (value: number) => string = three): string {
-  return value > 0 ? `+${format(value)}` : format(value);
+  const text = format(value);
+  return value > 0 && !text.startsWith("<") ? `+${text}` : text;
 }
 
 type Format = (value: number | null | undefined) => string;
 
-/** The numbers of a column, to be compared down it: all with as many decimals as give the middle one three significant
- * digits, none where all are whole. */
+/** The numbers of a column, to be compared down it: all with as many decimals as give the middle one (of two, the larger)
+ * three significant digits, none where all are whole. */
 export function alike(values: ArrayLike<number>): Format {
   const sizes = sizesOf(values);
   const middle = sizes[sizes.length >> 1];
@@ -51,7 +52,7 @@ function withDecimals(decimals: number): Format {
   const last = 10 ** -decimals;
   return (value) => {
     if (value === null || value === undefined || !Number.isFinite(value)) return three(value);
-    if (value > 0 && value < last / 2) return `< ${format(last)}`;
+    if (value !== 0 && Math.abs(value) < last / 2) return value > 0 ? `< ${format(last)}` : `> ${MINUS}${format(last)}`;
     return value < 0 ? MINUS + format(-value) : format(value);
   };
 }

@@ -110,6 +110,8 @@ describe("numbers", () => {
     expect(column([8, 16, 32])).toEqual(["8", "16", "32"]);
     expect(column([12345.6, 2000.1, 0])).toEqual(["12,346", "2,000", "0"]);
     expect(column([5, 6, 7, 0.001])).toEqual(["5.00", "6.00", "7.00", "< 0.01"]);
+    expect(column([5, 6, 7, -0.001])).toEqual(["5.00", "6.00", "7.00", "> \u22120.01"]);
+    expect(signed(0.001, alike([5, 6, 7, 0.001]))).toBe("< 0.01");
     expect(column([5.5e-5, 5.7e-5])).toEqual(["5.5e\u22125", "5.7e\u22125"]);
     expect(column([])).toEqual([]);
     expect(signed(0.1, alike([0.1]))).toBe("+0.100");

@@ -1,7 +1,7 @@
 // The next token before and after: those whose probability changes most, and how far the whole distribution moved,
 // beside the same change along random directions.
 
-import { alike } from "../shared/format";
+import { three } from "../shared/format";
 import { useLive } from "../shared/host";
 import { Bar } from "../shared/parts";
 import { Term } from "../shared/terms";
@@ -32,9 +32,14 @@ export function probability(p: number): string {
   return p > 0 && p < 0.001 ? "< 0.1 %" : p > 0.9995 && p < 1 ? "> 99.9 %" : `${(p * 100).toFixed(1)} %`;
 }
 
-/** Whether the edits move any probability by what is printed. */
+/** Whether two probabilities are printed differently. */
+function differ(before: number, after: number): boolean {
+  return probability(before) !== probability(after);
+}
+
+/** Whether the edits move any probability so far that it is seen. */
 export function isMoved({ before, after }: Pick<NextToken, "before" | "after">): boolean {
-  return before.some((p, i) => Math.abs(after[i]! - p) >= PRINTED);
+  return before.some((p, i) => differ(p, after[i]!));
 }
 
 /** What the picture says. */
@@ -47,10 +52,10 @@ export function changeOf({ tokens, before, after }: NextToken): string {
 
 const PRINTED = 0.0005;
 
-/** Tokens worth a row: the others are, or move by, less than what is printed. */
+/** Tokens worth a row: behind them are those that do not seem to move, or whose probability is printed as none. */
 function rowsOf({ tokens, before, after }: NextToken, moved: boolean): number {
-  const worth = tokens.filter((_, i) => (moved ? Math.abs(after[i]! - before[i]!) : before[i]!) >= PRINTED).length;
-  return Math.max(1, worth);
+  const worth = tokens.map((_, i) => (moved ? differ(before[i]!, after[i]!) : before[i]! >= PRINTED));
+  return Math.max(1, worth.lastIndexOf(true) + 1);
 }
 
 export function NextTokens({ next, edited }: { next: NextToken; edited: boolean }) {
@@ -58,7 +63,6 @@ export function NextTokens({ next, edited }: { next: NextToken; edited: boolean 
   const most = Math.max(...next.before, ...next.after);
   const moved = isMoved(next);
   const farthest = Math.max(next.kl, next.kl_control, 1e-9);
-  const nats = alike([next.kl, next.kl_control]);
   return (
     <>
       <div class={`sw-next ${live ? "sw-next-live" : ""}`} role="list" aria-label={moved ? "Next tokens whose probability changes most" : "Likeliest next tokens"}>
@@ -72,13 +76,13 @@ export function NextTokens({ next, edited }: { next: NextToken; edited: boolean 
             <Term name="KL" /> of this edit
           </span>
           <Bar share={next.kl / farthest} />
-          <span class="sw-number">{nats(next.kl)}</span>
+          <span class="sw-number">{three(next.kl)}</span>
           <span class="sw-muted">nats</span>
           <span>
             of a <Term name="random direction" />
           </span>
           <Bar share={next.kl_control / farthest} />
-          <span class="sw-number">{nats(next.kl_control)}</span>
+          <span class="sw-number">{three(next.kl_control)}</span>
           <span class="sw-muted">nats</span>
         </div>
       )}
@@ -89,7 +93,7 @@ export function NextTokens({ next, edited }: { next: NextToken; edited: boolean 
 function Change({ token, before, after, most }: { token: Token; before: number; after: number; most: number }) {
   const [low, high] = before < after ? [before, after] : [after, before];
   const at = (p: number) => `${(most > 0 ? p / most : 0) * 100}%`;
-  const same = Math.abs(after - before) < PRINTED;
+  const same = !differ(before, after);
   const [from, to] = [probability(before), probability(after)];
   return (
     <div class="sw-change" role="listitem" aria-label={`${inQuotes(token)}: ${from}${same ? "" : ` before, ${to} after`}`}>

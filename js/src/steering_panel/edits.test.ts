@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { type Edit, linesOfTicks, type Place, sliderOf } from "./edits";
-import { probability } from "./NextTokens";
+import { isMoved, probability } from "./NextTokens";
 
 const PLACE: Place = { d_sae: 100, hook_name: "h", source: "topk", indexed: false, reach: 18.5, features: {} };
 const CLAMP: Edit = { feature: 3, mode: "clamp", value: 8 };
@@ -31,4 +31,10 @@ test("a slider reaches to every recorded strength, whatever its value is", () =>
 test("probabilities have one decimal each, and say where that is not enough", () => {
   expect([0.982, 0.31, 0.0021, 0, 1].map(probability)).toEqual(["98.2 %", "31.0 %", "0.2 %", "0.0 %", "100.0 %"]);
   expect([0.0004, 0.9997].map(probability)).toEqual(["< 0.1 %", "> 99.9 %"]);
+});
+
+test("a probability has moved where it is printed differently, and only there", () => {
+  const moved = (before: number, after: number) => isMoved({ before: Float32Array.of(before), after: Float32Array.of(after) });
+  expect([moved(0.0001, 0.0009), moved(0.5006, 0.5014), moved(0.5, 0.5)]).toEqual([false, false, false]);
+  expect([moved(0.982, 0.979), moved(0.0004, 0.0021)]).toEqual([true, true]);
 });
