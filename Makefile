@@ -28,6 +28,7 @@ help:
 	@echo 'make demo             set everything up and open JupyterLab on a copy of notebooks/01_quickstart.ipynb'
 	@echo 'make demo HEADLESS=1  execute that notebook and write build/01_quickstart.html, which works offline'
 	@echo 'make test             everything that is checked: lint, types, tests, notebooks, a real JupyterLab'
+	@echo 'make lint             its parts: this, make typescript, make notebook-01_quickstart'
 	@echo 'make js               build the JavaScript of the widgets'
 	@echo 'make notebooks        execute the notebooks in place, keeping text outputs, before they are committed'
 	@echo 'make clean            remove what was built, and .venv'
@@ -112,20 +113,34 @@ endif
 
 # ── check ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-.PHONY: test
-test: $(VENV)/.dev js
-	$(SAY) 'A browser for the tests'
-	@$(BIN)/python tests/browser/chromium.py --install
+# What needs one core each is done on two; its output stays together.
+TWO_AT_ONCE := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
+CHECKED := $(patsubst notebooks/%.ipynb,notebook-%,$(wildcard notebooks/*.ipynb))
+
+.PHONY: lint typescript $(CHECKED)
+lint: $(VENV)/.dev
 	$(SAY) 'Lint, types and the direction of imports'
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+typescript: js
 	$(SAY) 'TypeScript: types and unit tests'
 	@cd js && npm run --silent typecheck && npm run --silent test
+
+$(CHECKED): notebook-%: $(VENV)/.dev js
+	@echo 'notebooks/$*.ipynb'
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --nbval --nbval-current-env notebooks/$*.ipynb
+
+.PHONY: test
+test: $(VENV)/.dev js
+	$(SAY) 'A browser for the tests'
+	@$(BIN)/python tests/browser/chromium.py --install
+	@$(TWO_AT_ONCE) lint typescript
 	$(SAY) 'Python tests'
 	@OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/browser -n 2 --dist worksteal
-	$(SAY) 'Notebooks: executed again, each output compared'
-	@$(BIN)/pytest --nbval --nbval-current-env notebooks
+	$(SAY) 'Notebooks: executed again, each output compared (two at a time, some minutes)'
+	@$(TWO_AT_ONCE) $(CHECKED)
 	$(SAY) 'Widgets in a real JupyterLab'
 	@$(BIN)/pytest tests/browser
 

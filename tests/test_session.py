@@ -50,7 +50,8 @@ _first = sw.SAE(sw.SAEConfig(d_in=_acts.d_in, d_sae=1024, architecture="topk", k
 sw.train(_first, _acts, sw.TrainConfig(n_tokens=8_000)).wait()
 """
     code = re.sub(r"model = sw\.load_model\(\).*\n", lambda _: first, code, count=1)
-    assert "sae = sw.load_sae()" in code
+    assert "sae = sw.load_sae()" in code and "[:20])" in code
+    code = code.replace("[:20])", "[:4])")  # each held-out text goes through the whole model three times
     return code.replace("sae = sw.load_sae()", "sae = _first")
 
 

@@ -105,6 +105,7 @@ def test_features_are_walked_by_key_number_and_from_python(notebook: NotebookPag
     field.press("Enter")
     expect(said).to_contain_text("#10 at step")
     notebook.run_cell("monitor.feature = None")
+    expect(said).not_to_contain_text("#10 at step")  # the examples under the mouse are then those that stay
     expect(root.locator(".sw-fd-example")).to_have_count(8)
     root.locator(".sw-fd-example .sw-token-mark").first.hover()
     expect(root.locator(".sw-card")).to_contain_text("100 % of max")
