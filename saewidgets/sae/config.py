@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from saewidgets.sae.architectures import Architecture, get_architecture
-
-T = TypeVar("T")
+from saewidgets.sae.options import check_count, strict
 
 CHOICES = {
     "dtype": ("float32", "float64"),
@@ -25,43 +22,6 @@ CHOICES = {
 
 SHARED = frozenset({"d_in", "d_sae", "architecture", "dtype", "normalize", "init_b_dec", "seed"})
 """Options that every architecture reads."""
-
-
-def strict(cls: type[T]) -> type[T]:
-    """Make a dataclass refuse unknown keywords with a sentence that offers the nearest field, and say what is missing.
-
-    Where a class has fields without a default, its `EXAMPLE` is the line that shows them. `ELSEWHERE`, if it has one,
-    says of names that other libraries use where the same thing is set here.
-    """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    names = [f.name for f in fields]
-    needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
-    original = cls.__init__
-
-    @functools.wraps(original)
-    def __init__(self: Any, *args: Any, **keywords: Any) -> None:
-        for name in keywords:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = getattr(cls, "ELSEWHERE", {}).get(name) or (f"Did you mean {near[0]!r}?" if near else "")
-                hint = f" {hint}" if hint else ""
-                raise TypeError(f"{cls.__name__} has no option {name!r}.{hint} Its options: {', '.join(names)}.")
-        missing = [name for name in needed if name not in keywords and name not in names[: len(args)]]
-        if missing:
-            raise TypeError(f"{cls.__name__} needs {' and '.join(missing)}: {cls.EXAMPLE}.")  # type: ignore[attr-defined]
-        original(self, *args, **keywords)
-
-    cls.__init__ = __init__  # type: ignore[method-assign]
-    return cls
-
-
-def check_count(owner: str, name: str, value: Any) -> None:
-    """Raise unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        written = f" Write {int(value):_}." if isinstance(value, float) and value.is_integer() else ""
-        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}.{written}")
-    if value < 1:
-        raise ValueError(f"{owner}: {name} must be at least 1, got {value}.")
 
 
 @strict
@@ -78,6 +38,9 @@ class SAEConfig:
     ELSEWHERE: ClassVar[Mapping[str, str]] = {
         "expansion_factor": "Give the width itself: d_sae=8 * d_in.",
         "num_latents": "It is d_sae.",
+        "normalize_activations": "It is normalize.",
+        "apply_b_dec_to_input": "All architectures take b_dec off their input.",
+        "activation_fn": "The rule of the code is the architecture: architecture='topk', k=32.",
         "l1_coefficient": "It is sparsity_coefficient.",
         "l0_coefficient": "It is sparsity_coefficient, of architecture='jumprelu'.",
         "lr": "It is the training's: TrainConfig(lr=...).",

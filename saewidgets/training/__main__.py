@@ -9,13 +9,17 @@ Given again, the command goes on from the last checkpoint in checkpoint_dir.
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import os
+import signal
 import sys
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from saewidgets.training.config import TrainConfig
 from saewidgets.training.distributed import Ranks
 from saewidgets.training.job import TrainJob
 from saewidgets.training.run import TrainingRun
@@ -59,16 +63,17 @@ def _train(page: str) -> int:
             f"{page!r} keeps nothing of what is trained: add output = \"my-sae\" at its top, "
             'or checkpoint_dir = "my-run" under [train].'
         )
-    run = None
+    run, several = None, int(os.environ.get("WORLD_SIZE", 1)) > 1
     try:
-        run = job.start(on_metrics=_say_row)
+        run = job.start(on_metrics=functools.partial(_say_row, TrainConfig(**job.train).n_tokens))
         over = run.tokens == run.config.n_tokens
         begins = "is finished already, after" if over else f"goes on at step {run.step} of" if run.step else "begins,"
         _say(f"{run.title}: {begins} {run.n_steps} steps{'. A larger n_tokens goes on with it' if over else ''}")
         job.finish(run)
     except KeyboardInterrupt:
-        if Ranks().size > 1:
-            raise
+        if several:
+            _say("stopped. The same command goes on from the newest checkpoint, if the job has a checkpoint_dir")
+            os._exit(130)  # the others may be in the middle of what all do together: there is nothing to wait for
         if run is None:
             _say("stopped before the first step")
         else:
@@ -98,9 +103,12 @@ def _kept(run: TrainingRun) -> str:
     return f"Nothing is kept: {'the job has no checkpoint_dir' if folder is None else 'no checkpoint was written'}."
 
 
-def _say_row(row: dict[str, float]) -> None:
-    said = {name: row[name] for name in ("step", "tokens", "loss", "explained_variance", "l0", "dead_fraction")}
-    _say("  ".join(f"{name} {value:.6g}" for name, value in said.items()))
+def _say_row(n_tokens: int, row: dict[str, float]) -> None:
+    names = ["step", "tokens", "loss", "explained_variance", "l0", "dead_fraction", "lr", "vectors_per_second"]
+    names += [name for name in ("ce_loss_recovered", "skipped_steps") if row[name] > 0]
+    left = (n_tokens - row["tokens"]) / row["vectors_per_second"]
+    told = [f"{name} {row[name]:.{3 if name == 'vectors_per_second' else 6}g}" for name in names]
+    _say("  ".join([*told, f"left {timedelta(seconds=round(left))}"]))
 
 
 def _say(line: str) -> None:
@@ -111,4 +119,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as schedulers and containers end a job
     sys.exit(main())

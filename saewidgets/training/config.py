@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from saewidgets.sae.config import check_count, strict
+from saewidgets.sae.options import check_count, strict
 from saewidgets.training.schedule import LR_SCHEDULES, decay_default, lr_factor
 
 OPTIMIZERS = ("adam", "muon", "signum")
@@ -30,6 +30,15 @@ class TrainConfig:
         "epochs": "Give n_tokens: the vectors are gone through again until so many were trained on.",
         "n_epochs": "Give n_tokens: the vectors are gone through again until so many were trained on.",
         "batch_size": "It is the stream's: ActivationStream(..., batch_size=2048).",
+        "train_batch_size_tokens": "It is the stream's: ActivationStream(..., batch_size=2048).",
+        "lr_warm_up_steps": "It is warmup_fraction, a share of the run.",
+        "lr_decay_steps": "It is decay_fraction, a share of the run.",
+        "l1_warm_up_steps": "It is sparsity_warmup_fraction, a share of the run.",
+        "n_checkpoints": "It is checkpoint_every, in vectors, with a checkpoint_dir.",
+        "autocast": "It is precision='bf16'.",
+        "seed": "It is the SAE's and the stream's: SAEConfig(seed=...), ActivationStream(..., seed=...).",
+        "log_to_wandb": "It is a callback: train(..., on_metrics=...), see saewidgets.training.tracking.",
+        "wandb_project": "It is a callback: train(..., on_metrics=...), see saewidgets.training.tracking.",
         "l1_coefficient": "It is the SAE's: SAEConfig(sparsity_coefficient=...).",
         "sparsity_coefficient": "It is the SAE's: SAEConfig(sparsity_coefficient=...), or run.set(sparsity=...).",
         "k": "It is the SAE's: SAEConfig(k=...), or run.set(k=...).",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saewidgets.sae import SAE, SAEMetadata
-from saewidgets.sae.config import check_count
+from saewidgets.sae.options import check_count
 
 SAMPLE = 16_384
 """Vectors that the input's mean and scale are estimated from."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 
 from saewidgets.sae import SAE, SAEConfig, save_sae
-from saewidgets.sae.config import strict
+from saewidgets.sae.options import strict
 from saewidgets.training import checkpoints, rank_loop, sweep_checkpoints
 from saewidgets.training.background import OnMetrics
 from saewidgets.training.config import TrainConfig
@@ -111,7 +111,8 @@ class TrainJob:
         default. `on_metrics` hears of the rows in process 0 alone.
 
         Raises what `train`, `SAEConfig` and `TrainConfig` raise, and ValueError if checkpoint_dir holds checkpoints of
-        a run with other settings than these; n_tokens alone may be another, not below what is trained already.
+        a run with other settings than these (n_tokens alone may be another, not below what is trained already), or if
+        a job that begins would save over another SAE.
         """
         ranks = Ranks()
         device = torch.device(device) if device is not None else device_here()
@@ -123,6 +124,7 @@ class TrainJob:
         hears = [on_metrics] if on_metrics is not None and ranks.rank == 0 else []
         folder = config.checkpoint_dir
         alone, shared = (checkpoints.listed(folder), checkpoints.of_processes(folder)) if folder else ([], [])
+        self._check_output(goes_on=bool(alone or shared))
         if ranks.size == 1 and not shared:
             if not folder or not alone:
                 return train(SAE(cfg, device=device), acts, config, on_metrics=hears)
@@ -180,6 +182,17 @@ class TrainJob:
             sae = data_parallel(cfg, ranks, device)
         return RankLoop(sae, Vectors(acts, sae), config, held_out_score(acts, None), ranks)
 
+    def _check_output(self, goes_on: bool) -> None:
+        """ValueError if the SAE could not be saved at the end, or would take the place of another one."""
+        output = Path(self.output) if self.output is not None else None
+        if output is not None and output.exists() and not output.is_dir():
+            raise ValueError(f"output is {self.output!r}, which is a file: name a folder for the SAE.")
+        if output is not None and not goes_on and (output / "cfg.json").exists():
+            raise ValueError(
+                f"The folder {self.output!r} holds an SAE already, and this job begins anew. "
+                "Choose another output, or move that one away."
+            )
+
     def _check_same(self, state: Mapping[str, Any], cfg: SAEConfig, config: TrainConfig) -> None:
         """ValueError if the checkpoint of this state is not of such an SAE, trained so, or is further already."""
         # as configs, for options that are newer than the checkpoint
@@ -187,8 +200,8 @@ class TrainJob:
         stored, now = (json.loads(json.dumps(some)) for some in (before, {**cfg.to_dict(), **config.to_dict()}))
         folder = config.checkpoint_dir
         apart = {"n_tokens", "checkpoint_dir"} | {name for name in FROM_N_TOKENS if name not in self.train}
-        if self.split == "features":
-            apart |= {"n_snapshots", "n_evaluations"}  # which are none then
+        if not (stored["n_snapshots"] or stored["n_evaluations"]):
+            apart |= {"n_snapshots", "n_evaluations"}  # there are none where the features were spread
         apart |= {LIVE.get(event["name"], event["name"]) for event in state["events"]}
         differing = [name for name in now if name not in apart and now[name] != stored[name]]
         if differing:
@@ -219,6 +232,11 @@ class TrainJob:
 
         options = dict(self.activations)
         if "cache" in options:
+            if without := [name for name in ("model", "texts", "hook_name", "context_size") if name in options]:
+                raise ValueError(
+                    f"[activations] has a cache, which takes the place of {', '.join(without)}: what it holds was "
+                    "decided when it was written. Leave these out, or the cache."
+                )
             return ActivationCache.open(options.pop("cache"), **options)
         from saewidgets.models import load_model, load_texts
 

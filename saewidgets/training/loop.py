@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saewidgets.sae import SAE
+from saewidgets.sae import SAE, SAEConfig
 from saewidgets.sae.sae import turn_of
 from saewidgets.training import checkpoints
 from saewidgets.training.config import TrainConfig
@@ -70,6 +70,11 @@ class Loop:
     def failure(self) -> None:
         """One SAE has no part that could fail while the rest goes on."""
         return None
+
+    @property
+    def cfg(self) -> SAEConfig:
+        """The config of the SAE in training."""
+        return self.sae.cfg
 
     @property
     def goes_on(self) -> str:

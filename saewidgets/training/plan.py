@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from saewidgets.sae.architectures import get_architecture
-from saewidgets.sae.config import check_count
 from saewidgets.sae.kernels import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU
+from saewidgets.sae.options import check_count
 from saewidgets.training.machines import CARDS, Machine, measure
 
 SPARSE = ("topk", "batchtopk", "abstopk")

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from saewidgets.sae import SAE
+from saewidgets.sae import SAE, SAEConfig
 from saewidgets.sae.architectures import Knobs, Losses
 from saewidgets.training.checkpoints import TOGETHER, of_processes
 from saewidgets.training.config import TrainConfig
@@ -147,7 +147,7 @@ class RankLoop(Loop):
     def _state(self) -> dict[str, Any]:
         """What is no tensor, of the whole SAE and not of this process's part."""
         state = state_of(self)
-        state["sae"]["cfg"] = whole_cfg(self.sae).to_dict()
+        state["sae"]["cfg"] = self.cfg.to_dict()
         return state
 
     def go_on_from(self, path: Path, state: Mapping[str, Any]) -> None:
@@ -179,6 +179,10 @@ class RankLoop(Loop):
         dead = steps.was_dead.nonzero().squeeze(1)
         any_dead = self.ranks.sum(torch.tensor(len(dead), device=dead.device)) if self.sharded else len(dead)
         steps.dead = dead if int(any_dead) else None
+
+    @property
+    def cfg(self) -> SAEConfig:
+        return whole_cfg(self.sae)
 
     @property
     def goes_on(self) -> str:

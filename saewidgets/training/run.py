@@ -31,7 +31,7 @@ class TrainingRun(BackgroundRun):
 
     @property
     def title(self) -> str:
-        cfg, hook = self._sae.cfg, self._vectors.metadata.hook_name
+        cfg, hook = self.cfg, self._vectors.metadata.hook_name
         return (
             f"TrainingRun({cfg.architecture}, d_sae={cfg.d_sae}, hook_name={hook!r}, n_tokens={self.config.n_tokens:_})"
         )
@@ -44,7 +44,7 @@ class TrainingRun(BackgroundRun):
     @property
     def cfg(self) -> SAEConfig:
         """The config of the SAE in training."""
-        return self._sae.cfg
+        return self._loop.cfg
 
     @property
     def acts(self) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import Any
 
 import pytest
 
 from saewidgets.sae import SAE, SAEConfig
+from saewidgets.sae.architectures import get_architecture, register
+from saewidgets.training import TrainConfig, TrainJob
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,28 @@ def test_what_is_not_given_is_filled_in_for_those_who_read_it() -> None:
     relu = SAEConfig(d_in=12, d_sae=40, architecture="relu")
     assert relu.aux_k is None and relu.d_out is None and relu.matryoshka_widths is None
     assert repr(SAE(relu)) == "SAE(relu, d_in=12, d_sae=40, hook_name=None)"
+
+
+def test_help_says_what_each_option_is() -> None:
+    for cls in (SAEConfig, TrainConfig, TrainJob):
+        told = inspect.getdoc(cls) or ""
+        for option in dataclasses.fields(cls):
+            after = told.split(f"\n    {option.name}: ")[1].splitlines()
+            assert len(after[1].strip()) > 10, option.name
+
+
+def test_names_of_other_libraries_get_a_hint() -> None:
+    with pytest.raises(TypeError, match=r"no option 'normalize_activations'. It is normalize\."):
+        SAEConfig(d_in=8, d_sae=16, normalize_activations="none")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'lr_warm_up_steps'. It is warmup_fraction, a share of the run\."):
+        TrainConfig(n_tokens=10, lr_warm_up_steps=100)  # type: ignore[call-arg]
+
+
+def test_a_built_in_architecture_is_not_replaced() -> None:
+    with pytest.raises(ValueError, match="saewidgets has an architecture 'topk' itself"):
+
+        @register("topk")
+        class Mine(type(get_architecture("topk"))):  # type: ignore[misc]
+            pass
+
+    assert type(get_architecture("topk")).__name__ == "TopK"

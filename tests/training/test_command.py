@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -59,6 +61,7 @@ def test_it_says_what_it_does_and_goes_on_when_given_again(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("n_tokens=2_000): begins, 20 steps")
     assert [line.split("  ")[0] for line in lines[1:-1]] == ["step 5", "step 10", "step 15", "step 20"]
+    assert " lr 0  " in lines[-2] and lines[-2].endswith("left 0:00:00") and "vectors_per_second" in lines[-2]
     assert lines[-1].startswith("finished at step 20 of 20") and lines[-1].endswith("The SAE is saved in 'my-sae'.")
     assert sw.load_sae("my-sae").metadata.n_tokens_trained == 2000
 
@@ -99,12 +102,16 @@ def test_other_settings_than_those_of_the_run_are_refused(here: Path, monkeypatc
         ("d_sae = 32", "dsae = 32", "Did you mean 'd_sae'?"),
         ('output = "my-sae"', "", "keeps nothing of what is trained"),
         ('cache = "acts"', 'cache = "none"', "none"),
+        ('cache = "acts"', 'cache = "acts"\nhook_name = "x"', "a cache, which takes the place of hook_name"),
+        ('"my-sae"', '"train.toml"', "output is 'train.toml', which is a file"),
+        ('"my-sae"', '"other-sae"', "holds an SAE already, and this job begins anew"),
         ("k = 4", 'architecture = "relu"', "Features can be spread over processes for architecture='topk'"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
     old: str, new: str, sentence: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    sw.save_sae(sw.SAE(sw.SAEConfig(d_in=8, d_sae=16, k=2)), "other-sae")
     page = PAGE.replace(old, new)
     if not new:
         page = page.replace('checkpoint_dir = "my-run"', "")
@@ -153,3 +160,21 @@ def test_a_folder_that_several_processes_wrote_is_the_jobs(here: Path) -> None:
             sw.resume_training(folder, x)
     with pytest.raises(ValueError, match="holds checkpoints of several processes already"):
         sw.train(sae, x, sw.TrainConfig(n_tokens=64, checkpoint_dir="my-run"))
+
+
+def test_sigterm_is_ctrl_c(here: Path) -> None:
+    """As schedulers and containers end a job."""
+    Path("train.toml").write_text(PAGE.replace("2_000", "50_000_000").replace("n_logs = 4", "n_logs = 10_000"))
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "saewidgets.training", "train.toml"],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            process.terminate()
+            break
+    rest = process.stdout.read()
+    assert process.wait(60) == 130 and "the same command goes on from it" in rest
+    assert checkpoints.listed("my-run")

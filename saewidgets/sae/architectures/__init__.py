@@ -187,9 +187,15 @@ _REGISTRY: dict[str, Architecture] = {}
 
 
 def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
-    """Class decorator: makes an `Architecture` available as `SAEConfig(architecture=name)`."""
+    """Class decorator: makes an `Architecture` available as `SAEConfig(architecture=name)`.
+
+    A name of one's own may be given again, as a cell is run again. ValueError for that of one of saewidgets's.
+    """
 
     def add(cls: type[Architecture]) -> type[Architecture]:
+        known = type(_REGISTRY[name]).__module__ if name in _REGISTRY else cls.__module__
+        if known.startswith(__name__) and known != cls.__module__:
+            raise ValueError(f"saewidgets has an architecture {name!r} itself. Give yours another name.")
         cls.name = name
         _REGISTRY[name] = cls()
         return cls
