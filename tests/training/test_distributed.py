@@ -101,8 +101,8 @@ def check_equal(rows: list[dict[str, float]], expected: list[dict[str, float]]) 
 @pytest.mark.parametrize("name", ALONE)
 def test_two_processes_train_the_same_sae_as_one(folder: Path, name: str) -> None:
     alone: list[dict[str, float]] = []
-    job = sw.TrainJob.from_toml(folder / f"{name}.toml")
-    sae = dataclasses.replace(job, output=None).finish(job.start(on_metrics=alone.append, device="cpu"))
+    job = dataclasses.replace(sw.TrainJob.from_toml(folder / f"{name}.toml"), output=None)
+    sae = job.finish(job.start(on_metrics=alone.append, device="cpu"))
     assert sae is not None and len(alone) == TRAIN["n_logs"]
     check_equal(rows_of(folder, name), alone)
     if "topk" in name:  # AuxK was put to the test
