@@ -65,7 +65,7 @@ def _card(
             f"NVIDIA's data sheet, {precision} products: {_REACHED_MATMUL:.0%} of {flops / 1e12:,.0f} TFLOP/s, "
             f"{_REACHED_MEMORY:.0%} of {bandwidth / 1e12:.2f} TB/s",
         )
-        for precision, flops in (("float32", float32), ("bfloat16", bfloat16))
+        for precision, flops in (("float32", float32), ("bf16", bfloat16))
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from saewidgets.sae.architectures import get_architecture
 from saewidgets.sae.kernels import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU
 from saewidgets.sae.options import check_count
+from saewidgets.training.config import PRECISIONS
 from saewidgets.training.machines import CARDS, Machine, measure
 
 SPARSE = ("topk", "batchtopk", "abstopk")
@@ -119,7 +120,7 @@ def plan(
             name of a card, "t4", "a100", "h100" or "h200", whose data sheet is taken; or a `Machine`.
         n_gpus: How many share the run; None is the fewest that it fits on.
         vectors_per_second: How fast the activations come (measure your stream); None: they are never waited for.
-        precision: Of the encoder's product on a named card: "float32" or "bfloat16".
+        precision: Of the encoder's product on a named card: "float32" or "bf16", as in `TrainConfig`.
         dead_fraction: Share of dead features that AuxK is planned with.
         d_out: Width of the output, for a transcoder.
 
@@ -171,8 +172,8 @@ def plan(
 def _machine(device: str | Machine, precision: str, d_in: int, d_sae: int, k: int) -> Machine:
     if isinstance(device, Machine):
         return device
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"plan: precision must be 'float32' or 'bfloat16', got {precision!r}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"plan: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     if device.lower() in CARDS:
         return CARDS[device.lower()][precision]
     try:

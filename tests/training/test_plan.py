@@ -41,13 +41,13 @@ def test_flops_are_counted_and_a_transcoder_has_two_widths() -> None:
 
 
 def test_34_million_features_are_split_over_the_fewest_cards_that_hold_them() -> None:
-    options: dict[str, Any] = {"batch_size": 4096, "device": "h100", "precision": "bfloat16", "dead_fraction": 0.02}
+    options: dict[str, Any] = {"batch_size": 4096, "device": "h100", "precision": "bf16", "dead_fraction": 0.02}
     said = sw.plan(4096, 34_000_000, 300, 8_000_000_000, **options)
     assert said.split == "features" and said.n_gpus > 16 and said.fits
     assert said.weights_bytes * said.n_gpus == pytest.approx(4 * 2 * 4096 * 34e6, rel=0.01)
     fewer = sw.plan(4096, 34_000_000, 300, 8_000_000_000, **options, n_gpus=said.n_gpus // 2)
     assert not fewer.fits and fewer.memory_bytes > FILL * 80e9 and ": too little" in repr(fewer)
-    assert "of the features on each" in repr(said) and "NVIDIA's data sheet, bfloat16" in repr(said)
+    assert "of the features on each" in repr(said) and "NVIDIA's data sheet, bf16" in repr(said)
 
 
 def test_more_cards_than_needed_share_the_batch() -> None:
@@ -85,7 +85,7 @@ def test_the_rates_of_this_machine_are_measured() -> None:
         ({"d_in": 0}, "plan: d_in must be at least 1"),
         ({"n_gpus": 0}, "plan: n_gpus must be at least 1"),
         ({"device": "abacus"}, "there is no device 'abacus' here .* or a card: t4, a100, h100, h200"),
-        ({"device": "h100", "precision": "int8"}, "precision must be 'float32' or 'bfloat16'"),
+        ({"device": "h100", "precision": "int8"}, "precision must be one of float32, bf16"),
         ({"dead_fraction": 2}, "dead_fraction must be from 0 to 1"),
         ({"vectors_per_second": 0}, "vectors_per_second must be above 0"),
         ({"architecture": "topkk"}, "no architecture 'topkk'"),
@@ -97,5 +97,5 @@ def test_values_out_of_range_get_a_sentence(options: dict[str, Any], sentence: s
 
 
 def test_every_card_has_both_precisions() -> None:
-    assert all(set(card) == {"float32", "bfloat16"} for card in CARDS.values())
-    assert all(card["bfloat16"].matmul > card["float32"].matmul for card in CARDS.values())
+    assert all(set(card) == {"float32", "bf16"} for card in CARDS.values())
+    assert all(card["bf16"].matmul > card["float32"].matmul for card in CARDS.values())
